@@ -1,0 +1,131 @@
+"""Progress of long work, shown on standard error as a bar or as records."""
+
+from __future__ import annotations
+
+import os
+from time import monotonic
+from typing import Any
+
+from .records import Progress, encode
+
+INTERVAL_S = 0.1  # between two reports
+SMOOTHING_S = 3.0  # time constant of the smoothed rate
+
+
+class Meter:
+    """Counts what a tool has done and shows it now and then.
+
+    Units: bytes; counts are of files, objects or tasks. Totals may grow while the stream comes in;
+    what is shown never exceeds them.
+    """
+
+    def __init__(self, tool: str, mode: str, descriptor: int = 2) -> None:
+        """`mode` is bar, json or none."""
+        self.tool, self.mode, self.descriptor = tool, mode, descriptor
+        self.fields: dict[str, Any] = {}
+        self._shown = 0.0
+        self._rate = 0.0
+        self._rate_bytes = 0
+        self._rate_time = monotonic()
+        self._bar_width = 0
+
+    def update(self, **fields: Any) -> None:
+        """Set fields of the progress record (done_bytes, total_bytes, done_count, total_count, message, ...)."""
+        self.fields.update(fields)
+        if self.mode != "none" and monotonic() - self._shown >= INTERVAL_S:
+            self.show()
+
+    def add(self, **amounts: int) -> None:
+        """Add to numeric fields of the progress record."""
+        fields = self.fields
+        for name, amount in amounts.items():
+            fields[name] = fields.get(name, 0) + amount
+        if self.mode != "none" and monotonic() - self._shown >= INTERVAL_S:
+            self.show()
+
+    def show(self) -> None:
+        """Report now."""
+        now = monotonic()
+        self._shown = now
+        fields = dict(self.fields)
+        for done, total in (("done_bytes", "total_bytes"), ("done_count", "total_count")):
+            if total in fields and done in fields:
+                fields[done] = min(fields[done], fields[total])
+        if "done_bytes" in fields:
+            moved = fields["done_bytes"] - fields.get("skipped_bytes", 0)
+            passed = now - self._rate_time
+            if passed > 0:
+                weight = min(1.0, passed / SMOOTHING_S)
+                self._rate += weight * ((moved - self._rate_bytes) / passed - self._rate)
+                self._rate_bytes, self._rate_time = moved, now
+            fields["bytes_per_s"] = round(max(self._rate, 0.0), 1)
+            left = fields.get("total_bytes", 0) - fields["done_bytes"]
+            if left > 0 and self._rate > 1:
+                fields["eta_s"] = round(left / self._rate, 1)
+        if self.mode == "json":
+            self._write(encode(Progress.of(tool=self.tool, **fields)))
+        elif self.mode == "bar":
+            text = self._bar(fields)
+            self._write(b"\r" + text.encode() + b" " * (self._bar_width - len(text)))
+            self._bar_width = len(text)
+
+    def clear(self) -> None:
+        """Take the bar off the terminal, so that a line can be printed."""
+        if self._bar_width:
+            self._write(b"\r" + b" " * self._bar_width + b"\r")
+            self._bar_width = 0
+
+    def finish(self) -> None:
+        """Report the last figures, if any report was made, and leave the terminal clean."""
+        if self.fields and self.mode == "json":
+            self.show()
+        self.clear()
+
+    def _write(self, data: bytes) -> None:
+        try:
+            os.write(self.descriptor, data)
+        except OSError:
+            self.mode = "none"  # nobody looks any more; the work goes on
+
+    def _bar(self, fields: dict[str, Any]) -> str:
+        parts = [f"{self.tool}:"]
+        if fields.get("message"):
+            parts.append(str(fields["message"]))
+        done, total = fields.get("done_bytes"), fields.get("total_bytes")
+        if not total:
+            done, total = fields.get("done_count"), fields.get("total_count")
+        if total:
+            share = (done or 0) / total
+            parts.append(f"[{'#' * int(20 * share):20}] {100 * share:3.0f} %")
+        if "done_count" in fields:
+            of = f"/{fields['total_count']}" if "total_count" in fields else ""
+            parts.append(f"{fields['done_count']}{of}")
+        if "done_bytes" in fields:
+            parts.append(f"{size_text(fields['done_bytes'])}  {size_text(fields.get('bytes_per_s', 0))}/s")
+        if "eta_s" in fields:
+            parts.append(f"{duration_text(fields['eta_s'])} left")
+        width = 100
+        try:
+            width = os.get_terminal_size(self.descriptor).columns - 1
+        except OSError:
+            pass
+        return "  ".join(parts)[:width]
+
+
+def size_text(size: float) -> str:
+    """Bytes for a person, in decimal units with at most two decimals: 999 B, 1.0 KB, 12.35 MB."""
+    value, units = float(size), ["B", "KB", "MB", "GB", "TB", "PB"]
+    while round(value, 2) >= 1000 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{int(value)} B" if units[0] == "B" else f"{round(value, 2)} {units[0]}"
+
+
+def duration_text(seconds: float) -> str:
+    """Seconds for a person: 42 s, 3 min 5 s, 2 h 10 min."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

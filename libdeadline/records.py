@@ -1,0 +1,337 @@
+"""The kinds of record that tools pass over pipes, and their codec: one JSON object a line.
+
+This is the one definition: dl-records(5) is checked against it. A field may be added at any time and a
+reader ignores what it doesn't know; removing one or changing its meaning raises SCHEMA.
+Source: design, the record stream.
+"""
+
+from __future__ import annotations
+
+import os
+from base64 import b64decode, b64encode
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, overload
+
+import orjson
+
+from . import statuses
+from .errors import Trouble
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SCHEMA = 1
+
+T = TypeVar("T")
+
+
+class Field(Generic[T]):
+    """One field of a kind: its JSON type, whether it must be there, and what it means (with the unit)."""
+
+    name = ""
+
+    def __init__(self, type_name: str, meaning: str, *, required: bool = False) -> None:
+        self.type_name, self.meaning, self.required = type_name, meaning, required
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, row: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, row: Record, owner: type) -> T: ...
+    def __get__(self, row: Record | None, owner: type) -> Any:
+        if row is None:
+            return self
+        try:
+            return row[self.name]
+        except KeyError:
+            if not self.required:
+                return None
+            raise Trouble(f"{row.get('type')} record without '{self.name}'", statuses.DATA) from None
+
+
+def _need(type_name: str, meaning: str) -> Any:
+    return Field[Any](type_name, meaning, required=True)
+
+
+def _may(type_name: str, meaning: str) -> Any:
+    return Field[Any](type_name, meaning)
+
+
+class Record(dict[str, Any]):
+    """One line of a stream: a dict with attribute access to the fields that its kind declares.
+
+    Reading an absent optional field gives None.
+    Raises: Trouble (65) on reading a required field that is absent.
+    """
+
+    __slots__ = ()
+    kind: ClassVar[str] = ""
+    purpose: ClassVar[str] = ""
+
+    @classmethod
+    def of(cls, **fields: Any) -> Self:
+        """A record of this kind; fields that are None are left out."""
+        return cls({"type": cls.kind, **{name: value for name, value in fields.items() if value is not None}})
+
+    @classmethod
+    def fields(cls) -> Iterator[Field[Any]]:
+        """The fields that this kind declares, in order."""
+        return (value for value in vars(cls).values() if isinstance(value, Field))
+
+
+class Foreign(Record):
+    """A record of a kind that the reader did not ask for: its `line` goes out as it came in."""
+
+    __slots__ = ("line",)
+    line: bytes
+
+
+class Bundle(Record):
+    __slots__ = ()
+    kind, purpose = "bundle", "A job bundle that was read and checked: all that CreateJob needs but the attachments."
+    path: str = _need("string", "folder of the bundle, absolute")
+    template: str = _need("string", "text of the job template, as it will be sent")
+    template_type: str = _need("string", "JSON or YAML")
+    name: str | None = _may("string", "name of the job, format strings unresolved")
+    farm_id: str | None = _may("string", "farm that the job is for")
+    queue_id: str | None = _may("string", "queue that the job is for")
+    parameters: dict[str, dict[str, str]] | None = _may("object", "CreateJob's parameters: name to {type: text}")
+    priority: int | None = _may("integer", "0 to 100")
+    max_failed_tasks_count: int | None = _may("integer", "failed tasks after which the job stops")
+    max_retries_per_task: int | None = _may("integer", "attempts beyond the first")
+    max_worker_count: int | None = _may("integer", "most workers at a time; -1: no limit")
+    target_task_run_status: str | None = _may("string", "READY or SUSPENDED")
+    storage_profile_id: str | None = _may("string", "storage profile of the submitting host")
+    file_system: str | None = _may("string", "COPIED or VIRTUAL")
+    s3_bucket_name: str | None = _may("string", "bucket of the queue's job attachments; absent: it takes none")
+    root_prefix: str | None = _may("string", "root prefix of the queue's job attachments")
+
+
+class Root(Record):
+    __slots__ = ()
+    kind, purpose = "root", "An asset root: the folder that paths of its files are relative to."
+    root: str = _need("string", "the folder, absolute, spelt as the submitting host spells it")
+    root_path_format: str = _need("string", "posix or windows")
+    file_system_location_name: str | None = _may("string", "LOCAL location of the storage profile that holds it")
+
+
+class File(Record):
+    __slots__ = ()
+    kind, purpose = "file", "A file: found, then hashed, then stored."
+    path: str = _need("string", "relative to the root, with / between parts")
+    root: str | None = _may("string", "the asset root, absolute; absent: the current folder")
+    size: int | None = _may("integer", "bytes")
+    mtime: int | None = _may("integer", "modification time, microseconds since the epoch, rounded down")
+    hash: str | None = _may("string", "XXH3 128 of the content: 32 lower-case hex digits")
+    hash_alg: str | None = _may("string", "xxh128")
+    upload: str | None = _may("string", "what dl-upload did: new (sent), present (was in the store), skipped")
+    download: str | None = _may("string", "what dl-download did: new, present, skipped")
+    local_path: str | None = _may("string", "where dl-download put it, absolute")
+
+
+class OutputDir(Record):
+    __slots__ = ()
+    kind, purpose = "output_dir", "A folder that the job will write to; what appears there becomes output."
+    root: str = _need("string", "the asset root, absolute")
+    path: str = _need("string", "relative to the root, in the submitting host's spelling; '.' is the root")
+
+
+class Manifest(Record):
+    __slots__ = ()
+    kind, purpose = "manifest", "An asset manifest (v2023-03-03) that was written, stored or found."
+    root: str | None = _may("string", "the asset root, absolute")
+    root_path_format: str | None = _may("string", "posix or windows")
+    file_system_location_name: str | None = _may("string", "as in the root record")
+    path: str | None = _may("string", "local file that holds it, absolute")
+    hash: str | None = _may("string", "XXH3 128 of the manifest's bytes")
+    hash_alg: str | None = _may("string", "xxh128")
+    size: int | None = _may("integer", "bytes of the manifest itself")
+    total_size: int | None = _may("integer", "bytes of all files in it")
+    file_count: int | None = _may("integer", "files in it")
+    manifest_path: str | None = _may("string", "key in the store below <root prefix>/Manifests/")
+    output: bool | None = _may("boolean", "true: outputs of a task; absent or false: inputs of a job")
+
+
+class Job(Record):
+    __slots__ = ()
+    kind, purpose = "job", "A job, as created or as last seen."
+    job_id: str = _need("string", "job-<32 hex>")
+    farm_id: str | None = _may("string", "farm-<32 hex>")
+    queue_id: str | None = _may("string", "queue-<32 hex>")
+    name: str | None = _may("string", "name, format strings resolved")
+    lifecycle_status: str | None = _may("string", "CREATE_IN_PROGRESS, CREATE_COMPLETE, ...")
+    task_run_status: str | None = _may("string", "READY, RUNNING, SUCCEEDED, FAILED, ...")
+    task_run_status_counts: dict[str, int] | None = _may("object", "status to number of tasks")
+    started_at: str | None = _may("string", "RFC 3339, UTC")
+    ended_at: str | None = _may("string", "RFC 3339, UTC")
+    elapsed_s: float | None = _may("number", "seconds that dl-wait waited")
+
+
+class Step(Record):
+    __slots__ = ()
+    kind, purpose = "step", "A step of a job."
+    step_id: str = _need("string", "step-<32 hex>")
+    job_id: str | None = _may("string", "its job")
+    name: str | None = _may("string", "its name in the template")
+    task_run_status: str | None = _may("string", "derived from its tasks")
+    task_run_status_counts: dict[str, int] | None = _may("object", "status to number of tasks")
+
+
+class Task(Record):
+    __slots__ = ()
+    kind, purpose = "task", "A task of a step."
+    task_id: str = _need("string", "task-<32 hex>-<n>")
+    step_id: str | None = _may("string", "its step")
+    job_id: str | None = _may("string", "its job")
+    step_name: str | None = _may("string", "name of its step")
+    run_status: str | None = _may("string", "READY, RUNNING, SUCCEEDED, FAILED, ...")
+    parameters: dict[str, dict[str, str]] | None = _may("object", "task parameters: name to {type: text}")
+    session_id: str | None = _may("string", "session of its latest attempt")
+    failure_retry_count: int | None = _may("integer", "failed attempts so far")
+
+
+class Session(Record):
+    __slots__ = ()
+    kind, purpose = "session", "A session: one worker running actions of one job."
+    session_id: str = _need("string", "session-<32 hex>")
+    job_id: str | None = _may("string", "its job")
+    fleet_id: str | None = _may("string", "fleet of the worker")
+    worker_id: str | None = _may("string", "worker that runs it")
+    lifecycle_status: str | None = _may("string", "STARTED, ENDED, ...")
+    started_at: str | None = _may("string", "RFC 3339, UTC")
+    ended_at: str | None = _may("string", "RFC 3339, UTC; absent while open")
+
+
+class Action(Record):
+    __slots__ = ()
+    kind, purpose = "action", "A session action: one thing that a session does, and how far it is."
+    session_action_id: str = _need("string", "sessionaction-<32 hex>-<n>")
+    session_id: str | None = _may("string", "its session")
+    status: str | None = _may("string", "ASSIGNED, RUNNING, SUCCEEDED, FAILED, ...")
+    definition: dict[str, Any] | None = _may("object", "envEnter, envExit, taskRun or syncInputJobAttachments")
+    started_at: str | None = _may("string", "RFC 3339, UTC")
+    ended_at: str | None = _may("string", "RFC 3339, UTC")
+    updated_at: str | None = _may("string", "RFC 3339, UTC; of a report while it runs")
+    progress_percent: float | None = _may("number", "0 to 100")
+    progress_message: str | None = _may("string", "the job's own status or failure text")
+    process_exit_code: int | None = _may("integer", "of the action's process")
+    manifests: list[dict[str, str]] | None = _may("array", "output manifests, in the order of the job's manifests")
+
+
+class Log(Record):
+    __slots__ = ()
+    kind, purpose = "log", "A line of a log."
+    timestamp: str = _need("string", "RFC 3339, UTC, milliseconds")
+    message: str = _need("string", "the line, without its end")
+    log_group: str | None = _may("string", "CloudWatch Logs group")
+    log_stream: str | None = _may("string", "CloudWatch Logs stream: the session or worker id")
+
+
+class Resource(Record):
+    __slots__ = ()
+    kind, purpose = "resource", "A farm, queue, fleet, worker, job, step, task, session, ... as the service tells it."
+    resource: str = _need("string", "what it is: farm, queue, fleet, worker, job, step, task, session, ...")
+    id: str = _need("string", "its id")
+    name: str | None = _may("string", "its name, where it has one")
+    status: str | None = _may("string", "its status, where it has one")
+    data: dict[str, Any] = _need("object", "the service's own answer, with its member names; times are RFC 3339")
+
+
+class Credentials(Record):
+    __slots__ = ()
+    kind, purpose = "credentials", "AWS credentials; never written to a terminal by default."
+    access_key_id: str = _need("string", "access key id")
+    secret_access_key: str = _need("string", "secret access key")
+    session_token: str | None = _may("string", "session token of temporary credentials")
+    expiration: str | None = _may("string", "RFC 3339, UTC; absent: they don't expire")
+
+
+class Progress(Record):
+    __slots__ = ()
+    kind, purpose = "progress", "How far a tool is; on standard error, with --progress json."
+    tool: str = _need("string", "the tool")
+    message: str | None = _may("string", "what it is doing")
+    done_bytes: int | None = _may("integer", "bytes done")
+    total_bytes: int | None = _may("integer", "bytes known so far; grows while the stream comes in")
+    done_count: int | None = _may("integer", "files, objects or tasks done")
+    total_count: int | None = _may("integer", "files, objects or tasks known so far")
+    skipped_bytes: int | None = _may("integer", "bytes that needed no transfer; part of done_bytes")
+    bytes_per_s: float | None = _may("number", "rate, smoothed")
+    eta_s: float | None = _may("number", "seconds left at that rate")
+
+
+class Error(Record):
+    __slots__ = ()
+    kind, purpose = "error", "What failed; on standard error, with --progress json."
+    tool: str = _need("string", "the tool")
+    message: str = _need("string", "one line: what failed, on what, what to do")
+    status: int | None = _may("integer", "the exit status it leads to; absent: a warning")
+    path: str | None = _may("string", "the file concerned")
+    code: str | None = _may("string", "the service's error code")
+
+
+class End(Record):
+    __slots__ = ()
+    kind, purpose = "end", "Ends a stream. Without one, or with ok false, the stream is not whole."
+    tool: str = _need("string", "the tool that wrote the stream")
+    ok: bool = _need("boolean", "whether all went well")
+    records: int | None = _may("integer", "records written before this one")
+    status: int | None = _may("integer", "the tool's exit status, where it is not 0")
+
+
+KINDS: dict[str, type[Record]] = {
+    kind.kind: kind
+    for kind in (
+        Bundle, Root, File, OutputDir, Manifest, Job, Step, Task, Session, Action, Log, Resource, Credentials,
+        Progress, Error, End,
+    )
+}  # fmt: skip
+
+
+def encode(row: Record) -> bytes:
+    """The line of a record, newline included.
+
+    A string that is no UTF-8 (a file name, as os.fsdecode gives it) goes out twice: readable under its own
+    name, with U+FFFD for the bytes in question, and exact under <name>_b64.
+    """
+    if isinstance(row, Foreign):
+        return row.line
+    try:
+        return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        safe: dict[str, Any] = {}
+        for name, value in row.items():
+            if isinstance(value, str) and not _is_unicode(value):
+                raw = os.fsencode(value)
+                safe[name] = raw.decode("utf-8", "replace")
+                safe[f"{name}_b64"] = b64encode(raw).decode()
+            else:
+                safe[name] = value
+        return orjson.dumps(safe, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def decode(line: bytes) -> Record:
+    """The record of a line, of the class of its kind; a kind that is not ours is a plain Record.
+
+    Raises: Trouble (65) if the line is no JSON object with a string `type`.
+    """
+    try:
+        fields = orjson.loads(line)
+        kind = fields["type"]
+        row = KINDS.get(kind, Record)(fields)
+    except (ValueError, TypeError, KeyError):
+        shown = line[:80].decode("utf-8", "replace").rstrip()
+        raise Trouble(f"not a record: '{shown}'", statuses.DATA) from None
+    if b'_b64"' in line:
+        for name in [name for name in row if name.endswith("_b64") and name[:-4] in row]:
+            row[name[:-4]] = os.fsdecode(b64decode(row.pop(name)))
+    return row

@@ -1,0 +1,1 @@
+"""One module per command; a tool never imports another tool, it reads its records."""
