@@ -119,9 +119,7 @@ class Run:
 
         if os.isatty(0):
             raise Trouble("nothing to read: pipe records in, or name what to work on (see --help)", statuses.USAGE)
-        return iter(
-            Input(0, kinds, open_ended=open_ended, before_wait=self.output.flush if self.output else None)
-        )
+        return iter(Input(0, kinds, open_ended=open_ended, before_wait=self.output.flush if self.output else None))
 
     @property
     def progress(self) -> Meter:
@@ -248,6 +246,8 @@ def parse(doc: str, words: list[str]) -> Arguments:
     Does otherwise than docopt-ng: no abbreviated options, status 64, and -h or --version win over the rest.
     Raises: Trouble (64).
     """
+    import re
+
     from docopt import DocoptExit, docopt, parse_docstring_sections, parse_options
 
     text = usage(doc)
@@ -257,13 +257,14 @@ def parse(doc: str, words: list[str]) -> Arguments:
     if "--version" in own:
         return Arguments({"--version": True})
     sections = parse_docstring_sections(text)
-    known = {option.longer for option in parse_options(sections.before_usage + sections.after_usage) if option.longer}
+    known = {option.longer for option in parse_options(sections.before_usage + sections.after_usage)}
+    known.update(re.findall(r"(?<![\w-])--[\w-]+", sections.usage_body))
     for word in own:
         name = word.partition("=")[0]
-        if name.startswith("--") and len(name) > 2 and name not in known and name not in sections.usage_body:
+        if name.startswith("--") and name not in known:
             raise Trouble(f"unknown option '{name}' (see --help)", statuses.USAGE)
     try:
-        return Arguments(docopt(text, words, default_help=False))
+        args = Arguments(docopt(text, words, default_help=False))
     except DocoptExit as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         first = lines[0].strip() if lines else ""
@@ -271,6 +272,12 @@ def parse(doc: str, words: list[str]) -> Arguments:
             shape = " | ".join(line.strip() for line in sections.usage_body.splitlines() if line.strip())
             first = f"wrong arguments; usage: {shape.split(' | ')[0]}" if shape else "wrong arguments"
         raise Trouble(f"{first} (see --help)", statuses.USAGE) from None
+    if "--" in words and args.get("--") is False:
+        # docopt takes -- for one more name where names stand before it.
+        for value in args.values():
+            if isinstance(value, list) and "--" in value:
+                value.remove("--")
+    return args
 
 
 def _progress_mode(args: Arguments) -> str:

@@ -326,9 +326,8 @@ def decode(line: bytes) -> Record:
     """
     try:
         fields = orjson.loads(line)
-        kind = fields["type"]
-        row = KINDS.get(kind, Record)(fields)
-    except (ValueError, TypeError, KeyError):
+        row = KINDS.get(fields["type"] + "", Record)(fields)
+    except (ValueError, TypeError, KeyError, AttributeError):
         shown = line[:80].decode("utf-8", "replace").rstrip()
         raise Trouble(f"not a record: '{shown}'", statuses.DATA) from None
     if b'_b64"' in line:
