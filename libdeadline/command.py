@@ -108,6 +108,7 @@ class Run:
         self.counts: dict[str, int] = {}
         self.status = statuses.OK
         self.output: Output | None = None
+        self.text = False  # a stage at a pipeline's end sets this: it prints text, and no end record follows
         self._meter: Meter | None = None
 
     def input(self, *kinds: type[Record], open_ended: bool = False) -> Iterator[Record]:
@@ -120,6 +121,14 @@ class Run:
         if os.isatty(0):
             raise Trouble("nothing to read: pipe records in, or name what to work on (see --help)", statuses.USAGE)
         return iter(Input(0, kinds, open_ended=open_ended, before_wait=self.output.flush if self.output else None))
+
+    def print(self, text: str) -> None:
+        """Write text to standard output at once, in place of records (see `text`)."""
+        data = memoryview(text.encode("utf-8", "surrogateescape"))
+        if self._meter:
+            self._meter.clear()
+        while data:
+            data = data[os.write(1, data) :]
 
     @property
     def progress(self) -> Meter:
@@ -304,6 +313,8 @@ def _end(state: Run, status: int) -> None:
 
     output = state.output
     assert output is not None
+    if state.text:
+        return
     fields: dict[str, Any] = {"records": output.records, **state.counts}
     if status:
         fields["status"] = status

@@ -121,6 +121,7 @@ class Input:
         self._whole = False
         self._read_any = False
         self._failed: str | None = None
+        self.end: End | None = None  # the last one read, with what its tool counted
 
     def __iter__(self) -> Iterator[Record]:
         for line in self._lines():
@@ -137,6 +138,7 @@ class Input:
                 row = decode(line)
             if isinstance(row, End):
                 self._whole = True
+                self.end = row
                 if not row.ok:
                     self._failed = row.tool
             else:
