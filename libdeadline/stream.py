@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from select import select
-from threading import Condition, Thread
+from threading import Condition, Lock, Thread
 from time import monotonic
 
 from . import statuses
@@ -20,6 +20,7 @@ from .records import End, Foreign, Record, decode, encode
 BLOCK_BYTES = 1 << 16
 LINGER_S = 0.1  # longest that a record waits for others to share a write with
 READ_BYTES = 1 << 18
+PREFIX = b'{"type":"'
 
 
 class Output:
@@ -34,14 +35,15 @@ class Output:
         self._lines: list[bytes] = []
         self._bytes = 0
         self._since = 0.0
-        self._changed = Condition()
+        self._lock = Lock()
+        self._changed = Condition(self._lock)
         self._lingerer: Thread | None = None
         self._error: OSError | None = None
         self._closed = False
 
     def write(self, row: Record) -> None:
-        line = encode(row)
-        with self._changed:
+        line = row.line if type(row) is Foreign else encode(row)
+        with self._lock:
             if self._error:
                 raise self._error
             self._lines.append(line)
@@ -58,7 +60,7 @@ class Output:
                     self._changed.notify()
 
     def flush(self) -> None:
-        with self._changed:
+        with self._lock:
             if self._error:
                 raise self._error
             self._flush()
@@ -100,7 +102,8 @@ class Input:
     """The records of a stream, in order; iteration ends only where the stream is whole.
 
     Shape:   records of the `kinds` asked for come as their classes, all others as Foreign, to be passed on;
-             without kinds every record is decoded. `end` records are consumed.
+             without kinds every record is decoded. `end` records are consumed. A Foreign has its line, and
+             its fields only where they had to be read to learn its kind.
     Raises:  Trouble (65) where the stream stops without an `end`, or its `end` says not ok, unless
              `open_ended`; so code after the loop runs only on a complete stream.
     """
@@ -115,7 +118,6 @@ class Input:
     ) -> None:
         self.descriptor = descriptor
         self.open_ended = open_ended
-        self._wanted = tuple(f'{{"type":"{kind.kind}"'.encode() for kind in kinds)
         self._kinds = kinds
         self._before_wait = before_wait
         self._whole = False
@@ -124,21 +126,25 @@ class Input:
         self.end: End | None = None  # the last one read, with what its tool counted
 
     def __iter__(self) -> Iterator[Record]:
+        wanted = {kind.kind.encode() for kind in self._kinds} | {b"end"} if self._kinds else None
         for line in self._lines():
-            # Our own tools write "type" first; a line from elsewhere is parsed to be sure.
-            if self._kinds and not line.startswith(self._wanted) and not line.startswith(b'{"type":"end"'):
-                row = decode(line)
-                if not isinstance(row, (*self._kinds, End)):
+            # Our own tools write "type" first; any other line is parsed to learn its kind.
+            if wanted and line.startswith(PREFIX):
+                if line[len(PREFIX) : line.find(b'"', len(PREFIX))] not in wanted and line.endswith(b"}\n"):
                     self._whole = False
-                    foreign = Foreign(row)
-                    foreign.line = line if line.endswith(b"\n") else line + b"\n"
+                    foreign = Foreign()
+                    foreign.line = line
                     yield foreign
                     continue
+                row = decode(line)
             else:
                 row = decode(line)
+                if self._kinds and not isinstance(row, (*self._kinds, End)):
+                    foreign = Foreign(row)
+                    foreign.line = line if line.endswith(b"\n") else line + b"\n"
+                    row = foreign
             if isinstance(row, End):
                 self._whole = True
-                self.end = row
                 if not row.ok:
                     self._failed = row.tool
             else:
