@@ -1,0 +1,169 @@
+"""Who is calling, and may they: SigV4 on every request, and the table of what each kind of principal may call.
+
+Source: spec/service.md sections 2.1 and 13.
+"""
+
+from __future__ import annotations
+
+from calendar import timegm
+from hashlib import sha256
+from time import strptime
+from typing import Any
+
+from libdeadline import minted, sigv4
+
+from .errors import AccessDenied, Unauthenticated
+
+SKEW_S = 300
+
+READS = ("Get", "List", "Search", "BatchGet")
+CONTRIBUTES = frozenset(
+    "CreateJob UpdateJob UpdateStep UpdateTask UpdateSession BatchUpdateJob BatchUpdateTask CopyJobTemplate"
+    " AssumeQueueRoleForUser AssumeQueueRoleForRead AssumeFleetRoleForRead StartSessionsStatisticsAggregation".split()
+)
+MANAGES = frozenset(
+    "CreateQueue UpdateQueue CreateFleet UpdateFleet CreateQueueEnvironment UpdateQueueEnvironment"
+    " DeleteQueueEnvironment CreateBudget UpdateBudget DeleteBudget CreateLimit UpdateLimit DeleteLimit"
+    " CreateQueueFleetAssociation UpdateQueueFleetAssociation DeleteQueueFleetAssociation"
+    " CreateQueueLimitAssociation UpdateQueueLimitAssociation DeleteQueueLimitAssociation"
+    " CreateStorageProfile UpdateStorageProfile DeleteStorageProfile TagResource UntagResource"
+    " DeleteWorker UpdateFarm".split()
+)
+LEVELS = {"VIEWER": 0, "CONTRIBUTOR": 1, "MANAGER": 2, "OWNER": 3}
+WORKER_CALLS = frozenset(
+    "AssumeFleetRoleForWorker AssumeQueueRoleForWorker UpdateWorker UpdateWorkerSchedule BatchGetJobEntity"
+    " DeleteWorker".split()
+)
+BOOTSTRAP_CALLS = frozenset(("CreateWorker", "AssumeFleetRoleForWorker"))
+
+
+class Principal:
+    """Who calls: `kind` is admin, user, bootstrap, worker, queue_worker, queue_user, queue_read or fleet_read.
+
+    `claims` holds what the credential is bound to: farm, queue, fleet, worker, name (those that apply).
+    """
+
+    __slots__ = ("kind", "name", "claims", "arn")
+
+    def __init__(self, kind: str, name: str, claims: dict[str, Any], arn: str) -> None:
+        self.kind = kind
+        self.name = name
+        self.claims = claims
+        self.arn = arn
+
+
+def principal_of(key: minted.Principal, account: str) -> Principal:
+    """The principal that a resolved credential belongs to."""
+    claims = key.claims
+    if key.expires is None:
+        kind = claims.get("principal", "user")
+        name = claims.get("name") or ("admin" if kind == "admin" else key.access_key_id)
+        return Principal(kind, name, claims, f"arn:aws:iam::{account}:user/{name}")
+    kind = claims.get("kind", "")
+    session = claims.get("worker") or claims.get("name") or claims.get("queue") or claims.get("fleet") or kind
+    role = claims.get("role") or f"arn:aws:iam::{account}:role/{kind}"
+    role_account, _, path = role.partition("::")[2].partition(":role/")
+    arn = f"arn:aws:sts::{role_account or account}:assumed-role/{path.rpartition('/')[2]}/{session}"
+    return Principal(kind, str(session), claims, arn)
+
+
+def authenticate(
+    ring: minted.KeyRing,
+    account: str,
+    method: str,
+    path: str,
+    query: str,
+    headers: dict[str, str],
+    body: bytes,
+    now: float,
+) -> tuple[Principal, str, str]:
+    """(the principal, region and service of the signature's scope) of a signed request.
+
+    Raises: Unauthenticated.
+    """
+    authorization = headers.get("authorization")
+    if not authorization:
+        raise Unauthenticated("MissingAuthenticationTokenException", "Missing Authentication Token")
+    try:
+        key_id, day, region, service, signed, _ = sigv4.parse_authorization(authorization)
+    except ValueError as error:
+        raise Unauthenticated("IncompleteSignatureException", f"The Authorization header is wrong: {error}.") from None
+    stamp = headers.get("x-amz-date", "")
+    try:
+        sent = timegm(strptime(stamp, "%Y%m%dT%H%M%SZ"))
+    except ValueError:
+        raise Unauthenticated("IncompleteSignatureException", "The x-amz-date header is missing or wrong.") from None
+    if "host" not in signed or "x-amz-date" not in signed:
+        raise Unauthenticated("IncompleteSignatureException", "The host and x-amz-date headers must be signed.")
+    if day != stamp[:8]:
+        raise Unauthenticated("InvalidSignatureException", "The date of the credential scope is not that of the request.")
+    if abs(now - sent) > SKEW_S:
+        raise Unauthenticated(
+            "InvalidSignatureException", f"Signature expired or not yet valid: {stamp} is more than 5 minutes off."
+        )
+    token = headers.get("x-amz-security-token")
+    if token is not None and "x-amz-security-token" not in signed:
+        raise Unauthenticated("IncompleteSignatureException", "The x-amz-security-token header must be signed.")
+    try:
+        key = ring.resolve(key_id, token, now)
+    except minted.CredentialError as error:
+        raise Unauthenticated(error.code, str(error)) from None
+    digest = sha256(body).hexdigest() if body else sigv4.EMPTY_SHA256
+    announced = headers.get("x-amz-content-sha256")
+    if announced is not None and announced != digest:
+        raise Unauthenticated("InvalidSignatureException", "The x-amz-content-sha256 header is not that of the body.")
+    try:
+        good = sigv4.matches(method, path, query, headers, digest, authorization, key.secret)
+    except ValueError as error:
+        raise Unauthenticated("IncompleteSignatureException", f"The signature can't be checked: {error}.") from None
+    if not good:
+        raise Unauthenticated(
+            "InvalidSignatureException",
+            "The request signature we calculated does not match the signature you provided."
+            " Check your AWS Secret Access Key and signing method.",
+        )
+    return principal_of(key, account), region, service
+
+
+def authorize(principal: Principal, operation: str, params: dict[str, Any]) -> None:
+    """Let a call of the Deadline API pass, as far as the principal and the path decide it.
+
+    What needs the database (whether a queue is one of a worker's sessions) the operations check themselves.
+    Raises: AccessDenied.
+    """
+    kind = principal.kind
+    if kind == "admin":
+        return
+    claims = principal.claims
+    if kind == "worker":
+        if (
+            operation in WORKER_CALLS
+            and params.get("workerId") == claims.get("worker")
+            and params.get("fleetId") == claims.get("fleet")
+            and params.get("farmId") == claims.get("farm")
+        ):
+            return
+    elif kind == "bootstrap":
+        if (
+            operation in BOOTSTRAP_CALLS
+            and params.get("fleetId") == claims.get("fleet")
+            and params.get("farmId") == claims.get("farm")
+        ):
+            return
+    elif kind == "user" and _may_user(claims.get("level", "VIEWER"), operation, params, claims):
+        return
+    raise AccessDenied(f"User: {principal.arn} is not authorized to perform: deadline:{operation}")
+
+
+def _may_user(level: str, operation: str, params: dict[str, Any], claims: dict[str, Any]) -> bool:
+    if claims.get("farm") and params.get("farmId") not in (None, claims["farm"]):
+        return False
+    rank = LEVELS.get(level, 0)
+    if operation.startswith(READS) and operation != "BatchGetJobEntity":
+        return True
+    if operation in CONTRIBUTES:
+        return rank >= LEVELS["CONTRIBUTOR"]
+    if operation in MANAGES:
+        return rank >= LEVELS["MANAGER"]
+    # What is left: farms and members, deletions; the calls of workers belong to workers.
+    return rank >= LEVELS["OWNER"] and operation not in WORKER_CALLS | BOOTSTRAP_CALLS - {"DeleteWorker"}
