@@ -115,7 +115,7 @@ def compacted(name: str, botocore_folder: str) -> bytes:
             found = _read_json(os.path.join(folder, version, extra))
         except FileNotFoundError:
             continue
-        for operation, more in (found.get("pagination") or found["merge"]["pagination"]).items():
+        for operation, more in found.get("merge", found)["pagination"].items():
             pages.setdefault(operation, {}).update(more)
     lines: list[bytes] = []
     index: dict[str, tuple[int, int]] = {}

@@ -49,7 +49,7 @@ def request(service: Service, operation: Operation, parameters: dict[str, Any]) 
     parameters = _with_tokens(operation, shape, parameters)
     faults = list(_faults(operation, shape, parameters, ""))
     if faults:
-        raise Trouble(f"cannot ask for {operation.name}: {'; '.join(faults)}", statuses.DATA)
+        raise Trouble(" ".join(f"cannot ask for {operation.name}: {'; '.join(faults)}".split()), statuses.DATA)
     protocol = service.metadata["protocol"]
     if protocol == "rest-json":
         return _rest_request(operation, shape, parameters)
@@ -164,14 +164,14 @@ def _faults(operation: Operation, shape: Shape, value: Any, name: str) -> Iterat
         try:
             _moment(value)
         except (ValueError, TypeError, AttributeError, OverflowError):
-            yield f"{at} must be a time, not {value!r}"
+            yield f"{at} must be a time, not {_shown(value)}"
         return
     types, called = TYPES[kind]
     if not isinstance(value, types):
         from decimal import Decimal
 
         if not (kind in ("float", "double") and isinstance(value, Decimal)):
-            yield f"{at} must be {called}, not {value!r}"
+            yield f"{at} must be {called}, not {_shown(value)}"
             return
     if kind == "structure":
         members = shape["members"]
@@ -183,7 +183,7 @@ def _faults(operation: Operation, shape: Shape, value: Any, name: str) -> Iterat
         for key, part in value.items():
             if key not in members:
                 yield f"'{name + '.' if name else ''}{key}' is not one of {', '.join(members)}"
-            elif part is not None or name or members[key].get("location") is None:
+            else:
                 yield from _faults(
                     operation, operation.shapes[members[key]["shape"]], part, f"{name}.{key}" if name else key
                 )
@@ -204,6 +204,11 @@ def _faults(operation: Operation, shape: Shape, value: Any, name: str) -> Iterat
         elif kind in ("string", "list") and len(value) < minimum:
             unit = "characters" if kind == "string" else "entries"
             yield f"{at} must have at least {minimum} {unit}" if minimum > 1 else f"{at} must not be empty"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 # Parameters: on the wire
