@@ -266,12 +266,16 @@ def parse(doc: str, words: list[str]) -> Arguments:
     if "--version" in own:
         return Arguments({"--version": True})
     sections = parse_docstring_sections(text)
-    known = {option.longer for option in parse_options(sections.before_usage + sections.after_usage)}
+    options = parse_options(sections.before_usage + sections.after_usage)
+    known = {option.longer for option in options}
     known.update(re.findall(r"(?<![\w-])--[\w-]+", sections.usage_body))
     for word in own:
         name = word.partition("=")[0]
         if name.startswith("--") and name not in known:
             raise Trouble(f"unknown option '{name}' (see --help)", statuses.USAGE)
+    # docopt takes a short option that is a digit (-0) for a negative number, and so for an argument.
+    digits = {option.short: option.longer for option in options if option.short and option.short[1:].isdigit()}
+    words = [digits.get(word) or word for word in own] + words[len(own) :]
     try:
         args = Arguments(docopt(text, words, default_help=False))
     except DocoptExit as error:
