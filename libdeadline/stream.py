@@ -48,7 +48,7 @@ class Output:
                 raise self._error
             self._lines.append(line)
             self._bytes += len(line)
-            self.records += 1
+            self.records += line.count(b"\n")  # a Foreign may hold a block of lines
             if self._bytes >= BLOCK_BYTES:
                 self._flush()
             elif len(self._lines) == 1:

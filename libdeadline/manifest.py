@@ -1,0 +1,384 @@
+"""The asset manifest v2023-03-03: what files lie under a root, by name, content hash, size and time.
+
+Entries are kept and moved in packed form, so that a million of them cost about 120 MB and a sort of bytes.
+Source: asset manifest v2023-03-03; the canonical bytes are those of the reference's encoder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
+from json.encoder import encode_basestring_ascii
+from operator import eq
+from typing import IO, Any, NamedTuple
+
+from . import statuses
+from .errors import Trouble
+
+VERSION = "2023-03-03"
+HASH_ALG = "xxh128"
+BLOCK_BYTES = 1 << 20  # read and written at a time
+BATCH = 1024  # entries encoded at a time
+
+_HEAD = b'{"hashAlg":"xxh128","manifestVersion":"2023-03-03","paths":['
+_ENTRY = re.compile(
+    rb'\{"hash":"([A-Za-z0-9]+)","mtime":(0|-?[1-9][0-9]{0,17}),"path":"([^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*)","size":(0|[1-9][0-9]{0,17})\}'
+)
+_TAIL = re.compile(rb'\],"totalSize":([0-9]+)\}\s*')
+_PLAIN = bytes({0, *range(0x20, 0x80)} - set(b'"\\'))  # what stands in JSON as it is, and our separator
+_OVERHEAD = len(b'{"hash":"","mtime":,"path":"","size":}')
+_ASTRAL = re.compile("[\U00010000-\U0010ffff]")
+_HASH = re.compile(r"[A-Za-z0-9]+\Z")
+
+
+class Entry(NamedTuple):
+    """One file: `path` relative to the root with / between parts, `size` in bytes, `mtime` in microseconds."""
+
+    path: str
+    hash: str
+    size: int
+    mtime: int
+
+
+class Summary(NamedTuple):
+    """What was written: XXH3 128 and length of the manifest's bytes; number and bytes of the files in it."""
+
+    hash: str
+    size: int
+    file_count: int
+    total_size: int
+
+
+def sort_key(path: str) -> bytes:
+    """The bytes that sort as the UTF-16 code units of `path` do, which is the manifest's order.
+
+    UTF-8 sorts by code point; characters beyond U+FFFF are therefore written as their two surrogates.
+    """
+    if path.isascii():
+        return path.encode("ascii")
+    if _ASTRAL.search(path):
+        path = path.encode("utf-16-be", "surrogatepass").decode("utf-16-be", "surrogatepass")
+        path = _ASTRAL.sub(_surrogates, path)
+    return path.encode("utf-8", "surrogatepass")
+
+
+def _surrogates(match: re.Match[str]) -> str:
+    point = ord(match[0]) - 0x10000
+    return chr(0xD800 + (point >> 10)) + chr(0xDC00 + (point & 0x3FF))
+
+
+def _path_of(key: bytes) -> str:
+    if key.isascii():
+        return key.decode("ascii")
+    path = key.decode("utf-8", "surrogatepass")
+    return path.encode("utf-16-be", "surrogatepass").decode("utf-16-be", "surrogatepass")
+
+
+def pack(path: str, hash: str, size: int, mtime: int) -> bytes:
+    """An entry as bytes that sort in the manifest's order.
+
+    Raises: Trouble (65) where the path holds a NUL, which no file system allows.
+    """
+    key = sort_key(path)
+    if b"\0" in key:
+        raise Trouble(f"the path '{path}' holds a NUL byte", statuses.DATA, path=path)
+    return b"%b\0%b\0%d\0%d" % (key, hash.encode("ascii"), mtime, size)
+
+
+def unpack(packed: bytes) -> Entry:
+    """The entry that `pack` made these bytes of."""
+    key, digest, mtime, size = packed.split(b"\0")
+    return Entry(_path_of(key), digest.decode("ascii"), int(size), int(mtime))
+
+
+class Builder:
+    """Collects the entries of one root and writes its manifest.
+
+    A path that was added twice keeps what was added last.
+    """
+
+    def __init__(self) -> None:
+        self._packed: list[bytes] = []
+        self._is_ordered = False
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def add(self, path: str, hash: str, size: int, mtime: int) -> None:
+        """Add an entry; `hash` is 32 hex digits, `size` bytes, `mtime` microseconds."""
+        self.extend_packed((pack(path, hash, size, mtime),))
+
+    def extend_packed(self, rows: Iterable[bytes]) -> None:
+        """Add entries in the form of `pack`."""
+        self._packed.extend(rows)
+        self._is_ordered = False
+
+    def packed(self) -> list[bytes]:
+        """The packed entries in the manifest's order, each path once."""
+        if not self._is_ordered:
+            given = self._packed
+            ordered = sorted(given)  # a NUL ends the path, so bytes sort as paths do
+            keys = [row.split(b"\0", 1)[0] for row in ordered]
+            if any(map(eq, keys, islice(keys, 1, None))):
+                last = {_key_of(row): row for row in given}
+                ordered = sorted(last.values())
+            self._packed, self._is_ordered = ordered, True
+        return self._packed
+
+    def entries(self) -> Iterator[Entry]:
+        """The entries in the manifest's order."""
+        return map(unpack, self.packed())
+
+    def write(self, write: Callable[[bytes], Any]) -> Summary:
+        """Hand the manifest's bytes to `write`, in blocks.
+
+        Raises: Trouble (65) where there are no entries: the format has no empty manifest.
+        """
+        return write_packed(self.packed(), write)
+
+
+def _key_of(packed: bytes) -> bytes:
+    return packed.split(b"\0", 1)[0]
+
+
+def write_packed(rows: Iterable[bytes], write: Callable[[bytes], Any]) -> Summary:
+    """Hand the manifest of packed entries, which come in order and without repeats, to `write`, in blocks.
+
+    Raises: Trouble (65) where there are no entries; nothing has been written then.
+    """
+    from xxhash import xxh3_128
+
+    digest = xxh3_128()
+    size = count = total = 0
+    source = iter(rows)
+    block = bytearray(_HEAD)
+    while batch := list(islice(source, BATCH)):
+        if count:
+            block += b","
+        form = b'{"hash":"%b","mtime":%b,"path":"%b","size":%b}'
+        if b"".join(batch).translate(None, _PLAIN):
+            form = b'{"hash":"%b","mtime":%b,"path":%b,"size":%b}'
+            batch = [_with_json_path(row) for row in batch]
+        parts = [row.split(b"\0") for row in batch]
+        block += b",".join([form % (hash_, mtime, path, length) for path, hash_, mtime, length in parts])
+        total += sum([int(part[3]) for part in parts])
+        count += len(batch)
+        if len(block) >= BLOCK_BYTES:
+            digest.update(block)
+            size += len(block)
+            write(bytes(block))
+            block.clear()
+    if not count:
+        raise Trouble("there are no files: a manifest needs at least one", statuses.DATA)
+    block += b'],"totalSize":%d}' % total
+    digest.update(block)
+    size += len(block)
+    write(bytes(block))
+    return Summary(digest.hexdigest(), size, count, total)
+
+
+def _with_json_path(packed: bytes) -> bytes:
+    key, rest = packed.split(b"\0", 1)
+    return encode_basestring_ascii(key.decode("utf-8", "surrogatepass")).encode("ascii") + b"\0" + rest
+
+
+def encode(entries: Iterable[Entry]) -> bytes:
+    """The canonical bytes of the manifest of `entries`, which come in any order.
+
+    Raises: Trouble (65) where there are none.
+    """
+    builder = Builder()
+    for entry in entries:
+        builder.add(*entry)
+    parts: list[bytes] = []
+    builder.write(parts.append)
+    return b"".join(parts)
+
+
+def decode(data: bytes) -> list[Entry]:
+    """The entries of a manifest, in its order, checked as the reference checks them.
+
+    Paths are not judged here: see `check`.
+    Raises: Trouble (65) where this is no manifest of a version that we know.
+    """
+    from io import BytesIO
+
+    return list(map(unpack, read_packed(BytesIO(data))))
+
+
+def read(file: IO[bytes], name: str = "manifest") -> Iterator[Entry]:
+    """The entries of the manifest in `file` (seekable), as they are read; see `decode`."""
+    return map(unpack, read_packed(file, name))
+
+
+def read_packed(file: IO[bytes], name: str = "manifest") -> Iterator[bytes]:
+    """The packed entries of the manifest in `file` (seekable), in its order, a block in memory at a time."""
+    return chain.from_iterable(read_batches(file, name))
+
+
+def read_batches(file: IO[bytes], name: str = "manifest") -> Iterator[list[bytes]]:
+    """The packed entries of the manifest in `file` (seekable), in its order, in lists of a few thousand.
+
+    Canonical bytes are scanned in constant memory; anything else that is valid JSON is parsed whole.
+    Raises: Trouble (65), perhaps after some entries, where this is no manifest of a version that we know.
+    """
+    given = 0
+    start = file.tell()
+    try:
+        for batch in _scan(file):
+            yield batch
+            given += len(batch)
+        return
+    except _NotCanonicalError:
+        pass
+    file.seek(start)
+    yield list(islice(_parse(file.read(), name), given, None))
+
+
+class _NotCanonicalError(Exception):
+    pass
+
+
+def _scan(file: IO[bytes]) -> Iterator[list[bytes]]:
+    buffer = file.read(BLOCK_BYTES)
+    if not buffer.startswith(_HEAD):
+        raise _NotCanonicalError
+    buffer = buffer[len(_HEAD) :]
+    while True:
+        more = file.read(BLOCK_BYTES)
+        if not more:
+            break
+        buffer += more
+        # Within a JSON string a quote is escaped, so this can only be a boundary.
+        cut = buffer.rfind(b'},{"hash":"')
+        if cut >= 0:
+            yield _batch(buffer[: cut + 1])
+            buffer = buffer[cut + 2 :]
+    end = buffer.rfind(b"}],")
+    if end < 0 or not _TAIL.fullmatch(buffer, end + 1):
+        raise _NotCanonicalError
+    yield _batch(buffer[: end + 1])
+
+
+def _batch(text: bytes) -> list[bytes]:
+    """The packed entries of canonical text that holds whole entries, with commas between."""
+    rows = _ENTRY.findall(text)
+    # The pieces and what stands between them must be all that there is.
+    if sum(map(len, chain.from_iterable(rows))) + len(rows) * (_OVERHEAD + 1) - 1 != len(text):
+        raise _NotCanonicalError
+    if b"\\" in text or not text.isascii():
+        return [b"\0".join((_key_of_json(path), hash_, mtime, size)) for hash_, mtime, path, size in rows]
+    return [b"\0".join((path, hash_, mtime, size)) for hash_, mtime, path, size in rows]
+
+
+def _key_of_json(text: bytes) -> bytes:
+    """The sort key of a path that stands in JSON as `text`."""
+    from json import loads
+
+    try:
+        path = loads(b'"%b"' % text)
+    except ValueError:
+        raise _NotCanonicalError from None
+    key = sort_key(path)
+    if b"\0" in key:
+        raise _NotCanonicalError
+    return key
+
+
+def _parse(data: bytes, name: str) -> Iterator[bytes]:
+    from json import loads
+
+    def refuse(why: str) -> Trouble:
+        return Trouble(f"'{name}' is not an asset manifest: {why}", statuses.DATA)
+
+    try:
+        document = loads(data)
+    except (ValueError, RecursionError) as error:
+        raise refuse(f"it is not JSON ({error})") from None
+    if not isinstance(document, dict) or "manifestVersion" not in document:
+        raise refuse("it has no 'manifestVersion'")
+    if document["manifestVersion"] != VERSION:
+        raise refuse(f"version '{document['manifestVersion']}' is not known, only {VERSION}")
+    for key in ("hashAlg", "paths", "totalSize"):
+        if key not in document:
+            raise refuse(f"it has no '{key}'")
+    if document["hashAlg"] != HASH_ALG:
+        raise refuse(f"hash algorithm '{document['hashAlg']}' is not known, only {HASH_ALG}")
+    if not _is_integer(document["totalSize"]):
+        raise refuse("'totalSize' is no whole number")
+    if not isinstance(document["paths"], list) or not document["paths"]:
+        raise refuse("'paths' is not a list of at least one file")
+    for index, row in enumerate(document["paths"]):
+        if not isinstance(row, dict):
+            raise refuse(f"paths[{index}] is no object")
+        for key, right in (("path", str), ("hash", str), ("size", int), ("mtime", int)):
+            if key not in row:
+                raise refuse(f"paths[{index}] has no '{key}'")
+            value = row[key]
+            if not (isinstance(value, str) if right is str else _is_integer(value)):
+                raise refuse(f"paths[{index}].{key} is of the wrong type")
+        if not _HASH.match(row["hash"]):
+            raise refuse(f"paths[{index}].hash has characters other than letters and digits")
+        yield pack(row["path"], row["hash"], row["size"], row["mtime"])
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check(entries: Iterable[Entry], *, windows: bool = False, ignore_case: bool = False) -> Iterator[Entry]:
+    """Pass `entries` on, but refuse those that could write outside a root or over one another.
+
+    `windows`: names must be possible there as well; `ignore_case`: no two names differ by case alone.
+    The entries come in the manifest's order. Memory is constant, but for a set of names with `ignore_case`.
+    Raises: Trouble (65) at the first entry that is wrong or out of order.
+    """
+    from .paths import relative_problem
+
+    before = b""
+    prefixes: list[bytes] = []  # each begins with the one before it; in order, all that begin alike stand together
+    folded: dict[str, str] = {}
+    for entry in entries:
+        path = entry.path
+        if problem := relative_problem(path, windows=windows):
+            raise _refused(path, problem)
+        if entry.size < 0:
+            raise _refused(path, "its size is negative")
+        key = sort_key(path)
+        if key <= before:
+            raise _refused(path, "it stands twice" if key == before else "the entries are not in order")
+        while prefixes and not key.startswith(prefixes[-1]):
+            prefixes.pop()
+        for shorter in prefixes:
+            if key[len(shorter)] == 0x2F:
+                raise _refused(path, f"'{_path_of(shorter)}' is a file and a folder")
+        prefixes.append(key)
+        before = key
+        if ignore_case:
+            parts = path.split("/")
+            for end in range(1, len(parts) + 1):
+                name = "/".join(parts[:end])
+                known = folded.setdefault(name.casefold(), name)
+                if known != name:
+                    raise _refused(path, f"it differs from '{known}' by case alone")
+        yield entry
+
+
+def _refused(path: str, why: str) -> Trouble:
+    return Trouble(f"the manifest's path '{path}' is refused: {why}", statuses.DATA, path=path)
+
+
+def local_name(root: str, name: str | None, when: float) -> str:
+    """The file name of a manifest that is kept locally: <name>-<XXH of the root as typed>-<local time>.manifest.
+
+    The hash in it is how a manifest file is matched with its root later.
+    Source: the names of the reference's `manifest snapshot`.
+    """
+    from time import localtime, strftime
+
+    from .paths import root_hash
+
+    if not name:
+        name = re.sub(r"[/\\:]", "_", root).removeprefix("_")
+    return f"{name}-{root_hash(root)}-{strftime('%Y-%m-%dT%H-%M-%S', localtime(when))}.manifest"

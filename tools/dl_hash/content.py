@@ -1,0 +1,251 @@
+"""Hashing files: one open, fstat, read and fstat for a small one, blocks of 1 MiB for a large one."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from stat import S_ISREG
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from orjson import dumps
+from xxhash import xxh3_128, xxh3_128_hexdigest
+
+from libdeadline.paths import relative_problem
+from libdeadline.walk import is_utf8
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .cache import Cache, Known
+
+SMALL_BYTES = 1 << 17  # read in one go
+BLOCK_BYTES = 1 << 20
+ATTEMPTS = 3  # at a file that changes while it is read
+READERS = 8  # threads of a process while reads wait for a disk or a server
+PROBE_EVERY = 16  # jobs between two that find out whether reads still wait
+WAITING_SHARE = 0.5  # of a job's time, above which more readers are used
+LOOK_UP_EVERY = 64  # blocks between two looks at whether the parent is alive
+
+FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # opening a FIFO would wait for a writer
+NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+INODE_MASK = (1 << 63) - 1  # SQLite's integers are signed
+
+
+class Refused(Exception):
+    """A file that gets no hash: why (missing, unreadable, changed, special, link, unsafe, undecodable) and a sentence."""
+
+    def __init__(self, why: str, path: str, message: str) -> None:
+        super().__init__(message)
+        self.why, self.path, self.message = why, path, message
+
+
+class Settings(NamedTuple):
+    """What all jobs of a run have in common."""
+
+    root: str  # of records that name none
+    follow: bool  # a link counts as the file that it leads to
+    cache: str | None  # path of the cache
+    rehash: bool  # don't ask it
+
+
+class Done(NamedTuple):
+    """What came of a job: its lines, and what to count, to keep and to report."""
+
+    lines: bytes
+    files: int
+    size: int
+    cached: int
+    fresh: list[Known]
+    troubles: list[tuple[str, str, str]]  # why, path, sentence
+    seconds: float
+
+
+class Hasher:
+    """Does jobs, one after another, in one process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.flags = FLAGS | (0 if settings.follow else NO_FOLLOW)
+        self.cache: Cache | None = None
+        if settings.cache and not settings.rehash and os.path.exists(settings.cache):
+            from .cache import Cache
+
+            self.cache = Cache(settings.cache)
+        self.readers = 1
+        self.jobs = 0
+        self.local = threading.local()
+        self.parent: int | None = None  # process that waits for the results
+
+    def folder(self, root: str, folder: str, names: list[str]) -> Done:
+        """Hash the files `names` of `folder`, which is relative to `root` and ends in / unless it is empty."""
+        prefix = os.path.join(root, folder) if folder else os.path.join(root, "")
+        root_json = dumps(root)
+
+        def line(index: int, known: Known) -> bytes:
+            return b'{"type":"file","path":%b,"root":%b,"size":%d,"mtime":%d,"hash":"%b","hash_alg":"xxh128"}\n' % (
+                dumps(folder + names[index]),
+                root_json,
+                known[1],
+                known[2] // 1000,
+                known[5].encode(),
+            )
+
+        return self._do([prefix + name for name in names], line)
+
+    def rows(self, rows: list[dict[str, Any]]) -> Done:
+        """Hash the files of `rows`, the fields of file records."""
+
+        def line(index: int, known: Known) -> bytes:
+            row = rows[index]
+            row.setdefault("root", self.settings.root)
+            row["size"], row["mtime"], row["hash"], row["hash_alg"] = known[1], known[2] // 1000, known[5], "xxh128"
+            return dumps(row) + b"\n"
+
+        return self._do([self._path(row) for row in rows], line)
+
+    def _path(self, row: dict[str, Any]) -> str | Refused:
+        path = row.get("path")
+        root = row.get("root", self.settings.root)
+        if not isinstance(path, str) or not isinstance(root, str):
+            return Refused("unsafe", str(path), f"a file record has no path: {row}"[:200])
+        if problem := relative_problem(path):
+            return Refused("unsafe", path, f"the path '{path}' is refused: {problem}")
+        if not path.isascii() and not is_utf8(path):
+            return Refused("undecodable", path, f"the name '{path}' is no UTF-8")
+        return os.path.join(self.settings.root, root, path)
+
+    def _do(self, paths: list[Any], line: Callable[[int, Known], bytes]) -> Done:
+        start, cpu = time.perf_counter(), time.process_time()
+        known = self.cache.find([path for path in paths if isinstance(path, str)]) if self.cache else {}
+        results: list[Known | Refused]
+        self.jobs += 1
+        probing = self.jobs % PROBE_EVERY == 1
+        if self.readers > 1 and not probing and len(paths) > 1:
+            results = self._in_threads(paths, known)
+        else:
+            results = [self._result(path, known.get(path)) for path in paths]
+            spent = time.perf_counter() - start
+            waited = spent - (time.process_time() - cpu)
+            self.readers = READERS if waited > WAITING_SHARE * spent and waited > 0.001 else 1
+        lines: list[bytes] = []
+        fresh: list[Known] = []
+        troubles: list[tuple[str, str, str]] = []
+        size = cached = 0
+        for index, result in enumerate(results):
+            if isinstance(result, Refused):
+                troubles.append((result.why, result.path, result.message))
+                continue
+            size += result[1]
+            if known and known.get(result[0]) is result:
+                cached += 1
+            else:
+                fresh.append(result)
+            lines.append(line(index, result))
+        seconds = time.perf_counter() - start
+        return Done(b"".join(lines), len(lines), size, cached, fresh, troubles, seconds)
+
+    def _in_threads(self, paths: list[Any], known: dict[str, Known]) -> list[Known | Refused]:
+        # Which path is next is one list that all threads pop from: pop is atomic.
+        left = list(range(len(paths) - 1, -1, -1))
+        results: list[Any] = [None] * len(paths)
+
+        def work() -> None:
+            while left:
+                try:
+                    index = left.pop()
+                except IndexError:
+                    return
+                results[index] = self._result(paths[index], known.get(paths[index]))
+
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(min(self.readers, len(paths)) - 1)]
+        for thread in threads:
+            thread.start()
+        work()
+        for thread in threads:
+            thread.join()
+        return results
+
+    def _result(self, path: Any, known: Known | None) -> Known | Refused:
+        if not isinstance(path, str):
+            return path  # type: ignore[no-any-return]  # it was refused before
+        try:
+            if known is not None:
+                status = os.stat(path, follow_symlinks=self.settings.follow)
+                if known[1:5] == _identity(status) and S_ISREG(status.st_mode):
+                    return known
+            return self._hash(path)
+        except Refused as refused:
+            return refused
+        except OSError as error:
+            return self._refusal(path, error)
+
+    def _refusal(self, path: str, error: OSError) -> Refused:
+        import errno
+
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return Refused("missing", path, f"cannot read '{path}': {error.strerror}")
+        if error.errno == errno.ELOOP and not self.settings.follow:
+            return Refused("link", path, f"'{path}' is a link")
+        if error.errno == errno.ENXIO:
+            return Refused("special", path, f"'{path}' is no regular file")
+        return Refused("unreadable", path, f"cannot read '{path}': {error.strerror}")
+
+    def _hash(self, path: str) -> Known:
+        try:
+            descriptor = os.open(path, self.flags | NO_WAIT)
+        except BlockingIOError:  # someone holds a lease on it and is asked to give it up
+            descriptor = os.open(path, self.flags)
+        try:
+            for _ in range(ATTEMPTS):
+                before = os.fstat(descriptor)
+                if not S_ISREG(before.st_mode):
+                    raise Refused("special", path, f"'{path}' is no regular file")
+                size = before.st_size
+                if size <= SMALL_BYTES:
+                    data = os.read(descriptor, size + 1)
+                    length, digest = len(data), xxh3_128_hexdigest(data)
+                else:
+                    length, digest = self._hash_large(descriptor, size)
+                identity = _identity(before)
+                if length == size and identity == _identity(os.fstat(descriptor)):
+                    return (path, *identity, digest)
+                os.lseek(descriptor, 0, os.SEEK_SET)
+            raise Refused("changed", path, f"'{path}' changes while it is read")
+        finally:
+            os.close(descriptor)
+
+    def _hash_large(self, descriptor: int, size: int) -> tuple[int, str]:
+        buffer = getattr(self.local, "buffer", None)
+        if buffer is None:
+            buffer = self.local.buffer = bytearray(BLOCK_BYTES)
+        view = memoryview(buffer)
+        digest = xxh3_128()
+        length = blocks = 0
+        while length <= size:
+            count = _read_into(descriptor, view)
+            if not count:
+                break
+            digest.update(view[:count])
+            length += count
+            blocks += 1
+            if blocks % LOOK_UP_EVERY == 0 and self.parent is not None and os.getppid() != self.parent:
+                os._exit(1)  # nobody waits for the result any more
+        return length, digest.hexdigest()
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & INODE_MASK
+
+
+def _read_into(descriptor: int, view: memoryview) -> int:
+    return os.readv(descriptor, (view,))
+
+
+if not hasattr(os, "readv"):  # Windows
+
+    def _read_into(descriptor: int, view: memoryview) -> int:
+        data = os.read(descriptor, len(view))
+        view[: len(data)] = data
+        return len(data)
