@@ -216,8 +216,17 @@ def run(doc: str, stage: Stage, argv: list[str] | None = None) -> int:
     return call(doc, work, argv)
 
 
-def call(doc: str, main: Callable[[Arguments, Run], int], argv: list[str] | None = None) -> int:
-    """Run a command that writes no stream of records, in the same frame. Returns the exit status."""
+def call(
+    doc: str,
+    main: Callable[[Arguments, Run], int],
+    argv: list[str] | None = None,
+    *,
+    parser: Callable[[str, list[str]], Arguments] | None = None,
+) -> int:
+    """Run a command that writes no stream of records, in the same frame. Returns the exit status.
+
+    `parser` takes the place of `parse`, for a command whose words are not one usage text.
+    """
     words = sys.argv[1:] if argv is None else argv
     tool = doc.split(None, 1)[0]
     if words == ["--version"]:
@@ -225,7 +234,7 @@ def call(doc: str, main: Callable[[Arguments, Run], int], argv: list[str] | None
     state = Run(tool, "warning", "none")
     _handle_signals()
     try:
-        args = parse(doc, words)
+        args = (parser or parse)(doc, words)
         if args.get("--help"):
             return _print(usage(doc))
         if args.get("--version"):
