@@ -7,7 +7,6 @@ Source: client specification, standard resource options and region resolution.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,10 +25,6 @@ OPTIONS = {
     "--job-id": "defaults.job_id",
     "--storage-profile-id": "settings.storage_profile_id",
 }
-REGIONS = (
-    "us-east-1", "us-east-2", "us-west-2", "ap-northeast-1", "ap-northeast-2", "ap-southeast-1", "ap-southeast-2",
-    "eu-central-1", "eu-west-1", "eu-west-2",
-)  # fmt: skip
 
 
 class Target(NamedTuple):
@@ -57,7 +52,7 @@ def target(args: Mapping[str, Any], *, queue: bool = True) -> Target:
 
     config = config_of(args)
     if not config.get("defaults.farm_id"):
-        found = farms(config, args.get("--region"))
+        found, _ = aws.list_farms(aws.Session(config), region=args.get("--region"))
         if len(found) != 1:
             raise _missing("farm", len(found))
         only = found[0]
@@ -69,63 +64,11 @@ def target(args: Mapping[str, Any], *, queue: bool = True) -> Target:
     if queue:
         queue_id = config.get("defaults.queue_id")
         if not queue_id:
-            queues = list(session.client("deadline").items("ListQueues", {"farmId": farm_id, **own(session)}))
+            queues = list(session.client("deadline").items("ListQueues", {"farmId": farm_id}))
             if len(queues) != 1:
                 raise _missing("queue", len(queues))
             queue_id = str(queues[0]["queueId"])
     return Target(config, session, farm_id, queue_id)
-
-
-def own(session: Session) -> dict[str, str]:
-    """The parameters that limit a listing to what the person signed in with the Deadline Cloud monitor may see."""
-    user_id = getattr(session, "user_id", None)
-    return {"principalId": user_id} if user_id else {}
-
-
-def regions(config: Config) -> list[str]:
-    """The regions to look for farms in; empty: only the session's own.
-
-    Source: client specification, region resolution, farm listing.
-    """
-    named = os.environ.get("DEADLINE_CLOUD_REGIONS") or config.get("settings.deadline_regions")
-    listed = [region.strip() for region in named.split(",") if region.strip()]
-    if not listed and not os.environ.get("AWS_ENDPOINT_URL_DEADLINE"):
-        listed = list(REGIONS)
-    return list(dict.fromkeys(listed))
-
-
-def farms(config: Config, region: str | None = None, *, warn: Any = None) -> list[dict[str, Any]]:
-    """The farms of `region`, else of all regions that are looked in, each with its `region`.
-
-    `warn` is called with a line for each region that did not answer.
-    Raises: the first region's Trouble, where none answered.
-    """
-    from . import aws
-
-    wanted = [region] if region else regions(config)
-    if len(wanted) < 2:
-        return _farms_of(aws.Session(config, region=wanted[0] if wanted else None))
-    from concurrent.futures import ThreadPoolExecutor
-
-    found: list[dict[str, Any]] = []
-    troubles: list[Trouble] = []
-    with ThreadPoolExecutor(max_workers=10) as pool:
-        asked = [(region, pool.submit(_farms_of, aws.Session(config, region=region))) for region in wanted]
-        for region, answer in asked:
-            try:
-                found += answer.result()
-            except Trouble as trouble:
-                troubles.append(trouble)
-                if warn:
-                    warn(f"cannot list the farms in region '{region}': {trouble.message}")
-    if len(troubles) == len(asked):
-        raise troubles[0]
-    return found
-
-
-def _farms_of(session: Session) -> list[dict[str, Any]]:
-    region = session.region
-    return [{"region": region, **farm} for farm in session.client("deadline").items("ListFarms", own(session))]
 
 
 def _missing(what: str, count: int) -> Trouble:

@@ -1,0 +1,151 @@
+"""Commands of the group job."""
+
+import re
+
+from libdeadline import statuses
+from libdeadline.command import Arguments
+from libdeadline.errors import Trouble
+
+from .options import accepts_all, given, job_of, output_form, reach
+from .pipeline import Shell
+
+JOB_ID = re.compile(r"job-[0-9a-f]{32}\Z")
+SHOWN_MATCHES = 5
+
+
+def list_jobs(options: Arguments, shell: Shell) -> int:
+    """deadline job list - list the jobs of a queue, the newest first
+
+    Usage: deadline job list [options]
+
+    Options:
+      --profile=<name>   AWS profile to use.
+      --farm-id=<id>     Farm of the queue.
+      --queue-id=<id>    Queue to look in.
+      --region=<name>    AWS region of the farm.
+      --page-size=<n>    Jobs to list at most [default: 5].
+      --item-offset=<n>  Jobs to pass over first [default: 0].
+    """
+    size = options.integer("--page-size", 1)
+    offset = options.integer("--item-offset", 0)
+    return shell.run(
+        ["dl-ls", *reach(options), f"--limit={size}", f"--item-offset={offset}", "jobs"],
+        ["dl-show", f"--item-offset={offset}", "jobs"],
+    )
+
+
+def get(options: Arguments, shell: Shell) -> int:
+    """deadline job get - print all about a job, or find jobs by their name
+
+    Usage: deadline job get [options] [<search-term>]
+
+    Options:
+      --profile=<name>  AWS profile to use.
+      --farm-id=<id>    Farm of the queue.
+      --queue-id=<id>   Queue of the job.
+      --region=<name>   AWS region of the farm.
+      --job-id=<id>     Job to print, else the default job.
+
+    A search term that is a job id means that job; any other finds the jobs that have it in their name.
+    """
+    term = options["<search-term>"]
+    if term and not JOB_ID.match(term):
+        words = [f"--search={term}", f"--limit={SHOWN_MATCHES}", "--whole"]
+        return shell.run(["dl-ls", *reach(options), *words, "jobs"], ["dl-show", f"--term={term}", "job-matches"])
+    return shell.run(["dl-ls", *reach(options), "job", term or job_of(options)], ["dl-show", "job"])
+
+
+def cancel(options: Arguments, shell: Shell) -> int:
+    """deadline job cancel - cancel a job, or set the state of its tasks otherwise
+
+    Usage: deadline job cancel [options]
+
+    Options:
+      --profile=<name>   AWS profile to use.
+      --farm-id=<id>     Farm of the queue.
+      --queue-id=<id>    Queue of the job.
+      --region=<name>    AWS region of the farm.
+      --job-id=<id>      Job to cancel, else the default job.
+      --mark-as=<state>  suspended, canceled, failed or succeeded [default: CANCELED].
+      --yes              Do not ask.
+    """
+    state = options.choice("--mark-as", ("SUSPENDED", "CANCELED", "FAILED", "SUCCEEDED"))
+    job_id = job_of(options)
+    change = ["dl-cancel", *reach(options), f"--to={state}", job_id]
+    if shell.dry:
+        return shell.run(change)
+    status = shell.run(["dl-ls", *reach(options), "job", job_id], ["dl-show", "job-summary"])
+    if status:
+        return status
+    if not accepts_all(options):
+        question = "cancel this job" + ("" if state == "CANCELED" else f" and mark its taskRunStatus as {state}")
+        if not shell.ask(f"Are you sure you want to {question}?"):
+            print("Job not canceled.")
+            return 1
+    print("Canceling job..." if state == "CANCELED" else f"Canceling job and marking as {state}...", flush=True)
+    return shell.quiet(change)
+
+
+def wait(options: Arguments, shell: Shell) -> int:
+    """deadline job wait - wait until a job has ended, and tell how
+
+    Usage: deadline job wait [options]
+
+    Options:
+      --profile=<name>         AWS profile to use.
+      --farm-id=<id>           Farm of the queue.
+      --queue-id=<id>          Queue of the job.
+      --region=<name>          AWS region of the farm.
+      --job-id=<id>            Job to wait for, else the default job.
+      --max-poll-interval=<s>  Longest pause between two looks [default: 120].
+      --timeout=<s>            Stop waiting after this long; 0: never [default: 0].
+      --output=<form>          verbose or json; else verbose on a terminal.
+
+    Exit status: 0 succeeded, 1 timed out, 2 failed, 3 canceled, 4 suspended or archived, 5 not compatible.
+    """
+    limit_s = options.seconds("--timeout")
+    options.seconds("--max-poll-interval")
+    timeout = [f"--timeout={options['--timeout']}"] if limit_s else []
+    return shell.run(
+        [
+            "dl-wait", "--changes", *reach(options), f"--max-poll-interval={options['--max-poll-interval']}",
+            *timeout, job_of(options),
+        ],
+        ["dl-show", f"--output={output_form(options)}", *timeout, "wait"],
+    )  # fmt: skip
+
+
+def logs(options: Arguments, shell: Shell) -> int:
+    """deadline job logs - print the log of a job's session
+
+    Usage: deadline job logs [options]
+
+    Options:
+      --profile=<name>           AWS profile to use.
+      --farm-id=<id>             Farm of the queue.
+      --queue-id=<id>            Queue of the job.
+      --region=<name>            AWS region of the farm.
+      --job-id=<id>              Job to look at, else the default job.
+      --session-id=<id>          Session to read, else the latest.
+      --session-action-id=<id>   Read only what this action logged.
+      --limit=<n>                Newest lines to print at most [default: 100].
+      --all                      Print all lines.
+      --follow                   Print all lines, and those to come until the session ends.
+      --start-time=<time>        Only lines from this time on (ISO 8601).
+      --end-time=<time>          Only lines up to this time.
+      --next-token=<token>       Go on where an earlier answer stopped.
+      --output=<form>            verbose or json; else verbose on a terminal.
+      --timestamp-format=<form>  utc, local or relative [default: utc].
+      --timezone=<zone>          Old name for --timestamp-format: utc or local.
+    """
+    form = options.choice("--timestamp-format", ("utc", "local", "relative"))
+    zone = options.choice("--timezone", ("utc", "local"))
+    names = ("--session-id", "--session-action-id", "--limit", "--all", "--follow", "--start-time", "--end-time")
+    job_id = job_of(options)
+    return shell.run(
+        ["dl-logs", *reach(options), *given(options, *names, "--next-token"), "--format=records", job_id],
+        ["dl-show", f"--output={output_form(options)}", f"--timestamp-format={zone or form}", "logs"],
+    )
+
+
+COMMANDS = {"list": list_jobs, "get": get, "cancel": cancel, "wait": wait, "logs": logs}

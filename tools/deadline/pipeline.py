@@ -1,0 +1,358 @@
+"""Running the tools: one becomes this process, several run side by side on pipes.
+
+    stage 1 ──stdout──▶ stage 2 ──stdout──▶ stage 3 ──stdout──▶ (ours)
+       └──stderr──┐        └──stderr──┐        └──stderr──┐
+                  └───────────────────┴───────────────────┴──▶ Narrator ──▶ (ours)
+
+All start at once, so that their start-ups overlap. With progress as JSON the stages write to our standard
+error themselves. Each stage is in our process group: the terminal's Ctrl-C reaches all, any other signal is passed on.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import IO, TYPE_CHECKING
+
+from libdeadline import statuses
+from libdeadline.errors import Trouble
+
+if TYPE_CHECKING:
+    from subprocess import Popen
+
+    from libdeadline.command import Arguments, Run
+
+Stage = list[str]
+GRACE_S = 10.0  # for stages to clean up after a signal, before they are killed
+SIGPIPE_STATUS = statuses.SIGNAL + 13
+NOT_WHOLE = "the stream is not whole"  # how a stage tells that one before it failed
+
+
+class Shell:
+    """What commands run tools with, as the options of the wrapper say: printed, run, or both."""
+
+    def __init__(self, args: Arguments, run: Run) -> None:
+        self.show, self.dry, self.run_state = bool(args["-x"]), bool(args["-n"]), run
+        self.common = [f"{name}={args[name]}" for name in ("--log-level",) if args[name]]
+        self.mode = run.mode
+        if args["--progress"]:
+            os.environ["DL_PROGRESS"] = self.mode
+
+    def become(self, *words: str) -> int:
+        """Become a tool. Returns only if the pipeline is printed and not run."""
+        stage = [*words, *self.common]
+        if self._told([stage]):
+            return statuses.OK
+        sys.stdout.flush()
+        command = program(stage[0])
+        os.execv(command[0], [*command, *stage[1:]])
+
+    def run(self, *stages: Stage, asks: bool = False) -> int:
+        """Run stages, the last of which writes to our standard output, and return the status of the whole.
+
+        `asks`: stages may read a person's answers from descriptor 3, which is our standard input.
+        """
+        stages = tuple([*stage, *self.common] for stage in stages)
+        if self._told(list(stages), asks=asks):
+            return statuses.OK
+        return Running(self, list(stages), asks=asks).wait()
+
+    def quiet(self, *stages: Stage) -> int:
+        """Run stages whose output is not wanted, and return the status."""
+        status, _ = self.read(*stages)
+        return status
+
+    def read(self, *stages: Stage) -> tuple[int, bytes]:
+        """Run stages even if nothing is to be changed, and return the status and what the last one wrote."""
+        listed = [[*stage, *self.common] for stage in stages]
+        if self.show:
+            _print_error(f"+ {shell_text(listed)}\n")
+        running = Running(self, listed, capture=True)
+        return running.wait(), bytes(running.captured)
+
+    def _told(self, stages: list[Stage], *, asks: bool = False) -> bool:
+        if self.dry:
+            print(shell_text(stages, asks=asks))
+            return True
+        if self.show:
+            _print_error(f"+ {shell_text(stages, asks=asks)}\n")
+        return False
+
+    def ask(self, question: str) -> bool:
+        """A person's yes or no to a question that has no default.
+
+        Raises: Trouble (75) where nobody answers.
+        """
+        while True:
+            answer = self.line(f"{question} [y/n]: ").lower()
+            if answer in ("y", "yes"):
+                return True
+            if answer in ("n", "no"):
+                return False
+
+    def line(self, prompt: str) -> str:
+        """A line that a person types.
+
+        Raises: Trouble (64) where standard input has ended.
+        """
+        sys.stdout.write(prompt)
+        sys.stdout.flush()
+        line = sys.stdin.readline()
+        if not line:
+            sys.stdout.write("\n")
+            raise Trouble("nobody answers: give --yes to answer all questions with yes", statuses.USAGE)
+        return line.strip()
+
+
+def program(name: str) -> list[str]:
+    """How to start a tool: the launcher beside our own, else the one on PATH, with our interpreter.
+
+    Raises: Trouble (70) where it is nowhere.
+    """
+    own = sys.argv[0]
+    folders = [os.path.dirname(os.path.abspath(own)), os.path.dirname(os.path.realpath(own))]
+    folders += os.environ.get("PATH", os.defpath).split(os.pathsep)
+    for folder in folders:
+        path = os.path.join(folder, name)
+        if os.access(path, os.X_OK) and os.path.isfile(path):
+            with open(path, "rb") as file:
+                first = file.readline(200)
+            # Its first line may find another Python, without our packages.
+            return [sys.executable, path] if first.startswith(b"#!") and b"python" in first else [path]
+    raise Trouble(f"the command '{name}' is not installed beside deadline, nor on PATH", statuses.SOFTWARE)
+
+
+def shell_text(stages: list[Stage], *, asks: bool = False) -> str:
+    """The pipeline as a POSIX shell takes it."""
+    import shlex
+
+    text = " | ".join(shlex.join(stage) for stage in stages)
+    return f"{{ {text}; }} 3<&0" if asks else text
+
+
+def _print_error(text: str) -> None:
+    os.write(2, text.encode("utf-8", "surrogateescape"))
+
+
+class Running:
+    """Stages at work."""
+
+    def __init__(self, shell: Shell, stages: list[Stage], *, asks: bool = False, capture: bool = False) -> None:
+        """Start all stages.
+
+        Raises: Trouble (70) where a tool is missing; nothing runs then.
+        """
+        import subprocess
+
+        self.names = [stage[0] for stage in stages]
+        commands = [[*program(stage[0]), *stage[1:]] for stage in stages]
+        self.capture, self.captured = capture, bytearray()
+        self.narrator = None if shell.mode == "json" else Narrator(shell, self.names)
+        environment = {**os.environ, "DL_PROGRESS": "json"} if self.narrator else None
+        kept: tuple[int, ...] = ()
+        if asks:
+            saved = os.dup(0)
+            if saved != 3:
+                os.dup2(saved, 3)
+                os.close(saved)
+            os.set_inheritable(3, True)
+            kept = (3,)
+        self.children: list[Popen[bytes]] = []
+        upstream: IO[bytes] | None = None
+        sys.stdout.flush()
+        try:
+            for index, command in enumerate(commands):
+                last = index == len(commands) - 1
+                child = subprocess.Popen(
+                    command,
+                    stdin=upstream if upstream is not None else (subprocess.DEVNULL if asks else None),
+                    stdout=None if last and not capture else subprocess.PIPE,
+                    stderr=subprocess.PIPE if self.narrator else None,
+                    env=environment,
+                    pass_fds=kept,
+                )
+                if upstream is not None:
+                    upstream.close()
+                upstream = child.stdout
+                self.children.append(child)
+        except BaseException:
+            for child in self.children:
+                child.kill()
+            raise
+
+    def wait(self) -> int:
+        """Wait for all stages, and return the status of the whole.
+
+        The status is that of the first stage that failed, 128+n if a signal ended it. A stage that SIGPIPE ended
+        is no cause: the one that it wrote to was gone before.
+        """
+        from libdeadline.command import Stopped
+
+        try:
+            self._narrate()
+            ended = [child.wait() for child in self.children]
+        except (Stopped, KeyboardInterrupt) as stopped:
+            self._end(getattr(stopped, "number", 2))
+            raise
+        finally:
+            for child in self.children:
+                if child.poll() is None:
+                    child.kill()
+                    child.wait()
+            if self.narrator:
+                self.narrator.finish()
+        found = [statuses.SIGNAL - status if status < 0 else status for status in ended]
+        causes = [index for index, status in enumerate(found) if status not in (0, SIGPIPE_STATUS)]
+        if self.narrator:
+            self.narrator.explain(causes, found)
+        if causes:
+            return found[causes[0]]
+        return found[-1]
+
+    def _narrate(self) -> None:
+        import selectors
+
+        with selectors.DefaultSelector() as selector:
+            for index, child in enumerate(self.children):
+                if child.stderr is not None:
+                    selector.register(child.stderr, selectors.EVENT_READ, index)
+            if self.capture:
+                output = self.children[-1].stdout
+                assert output is not None
+                selector.register(output, selectors.EVENT_READ, -1)
+            while selector.get_map():
+                for key, _ in selector.select():
+                    block = os.read(key.fd, 1 << 16)
+                    if not block:
+                        selector.unregister(key.fileobj)
+                    elif key.data == -1:
+                        self.captured += block
+                    elif self.narrator:
+                        self.narrator.hear(key.data, block)
+
+    def _end(self, number: int) -> None:
+        import signal
+        import subprocess
+
+        if not (number == signal.SIGINT and _in_foreground()):
+            for child in self.children:
+                if child.poll() is None:
+                    child.send_signal(number)
+        for child in self.children:
+            try:
+                child.wait(GRACE_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+
+
+def _in_foreground() -> bool:
+    # Then the terminal sent SIGINT to every stage as well, and a second one would cut their cleaning up short.
+    try:
+        with open("/dev/tty", "rb", buffering=0) as terminal:
+            return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
+    except OSError:
+        return False
+
+
+class Narrator:
+    """Turns what the stages report into lines for a person, and one line of progress on a terminal."""
+
+    def __init__(self, shell: Shell, names: list[str]) -> None:
+        self.names = names
+        self.draws = shell.mode == "bar"
+        self.tails = [b""] * len(names)
+        self.latest: dict[int, str] = {}
+        self.held: dict[int, list[str]] = {}
+        self.width = 0
+        self.shown = 0.0
+
+    def hear(self, index: int, block: bytes) -> None:
+        """Take in what stage `index` wrote to its standard error."""
+        lines = (self.tails[index] + block).split(b"\n")
+        self.tails[index] = lines.pop()
+        for line in lines:
+            self._line(index, line)
+
+    def _line(self, index: int, line: bytes) -> None:
+        if not line.startswith(b'{"type":"'):
+            self._say(line.decode("utf-8", "replace"))
+            return
+        import json
+
+        row = json.loads(line)
+        if row["type"] == "progress":
+            self.latest[index] = _progress_text(row)
+            self._draw()
+        elif row["type"] == "error":
+            label = "" if row.get("status") else "warning: "
+            text = f"{row['tool']}: {label}{' '.join(str(row['message']).splitlines())}"
+            if row["message"].startswith(NOT_WHOLE):
+                self.held.setdefault(index, []).append(text)
+            else:
+                self._say(text)
+
+    def explain(self, causes: list[int], found: list[int]) -> None:
+        """Say why the whole failed, where no stage has said so: one that was killed, or a stream cut short."""
+        if not causes:
+            return
+        first = causes[0]
+        if found[first] > statuses.SIGNAL and found[first] - statuses.SIGNAL not in (2, 15):
+            self._say(f"deadline: {self.names[first]} was ended by signal {found[first] - statuses.SIGNAL}")
+        for text in self.held.get(first, []):
+            self._say(text)
+
+    def finish(self) -> None:
+        """Leave the terminal clean."""
+        for index, tail in enumerate(self.tails):
+            if tail:
+                self._line(index, tail)
+                self.tails[index] = b""
+        self._clear()
+
+    def _say(self, text: str) -> None:
+        self._clear()
+        _print_error(text + "\n")
+
+    def _clear(self) -> None:
+        if self.width:
+            _print_error("\r" + " " * self.width + "\r")
+            self.width = 0
+
+    def _draw(self) -> None:
+        from time import monotonic
+
+        now = monotonic()
+        if not self.draws or now - self.shown < 0.05:
+            return
+        self.shown = now
+        try:
+            columns = os.get_terminal_size(2).columns - 1
+        except OSError:
+            columns = 79
+        text = "  ".join(
+            f"{self.names[index].removeprefix('dl-')} {told}" for index, told in sorted(self.latest.items()) if told
+        )[:columns]
+        _print_error("\r" + text + " " * (self.width - len(text)))
+        self.width = len(text)
+
+
+def _progress_text(row: dict[str, object]) -> str:
+    from libdeadline.progress import duration_text, size_text
+
+    def number(name: str) -> float | None:
+        value = row.get(name)
+        return value if isinstance(value, (int, float)) else None
+
+    parts = [str(row["message"])] if row.get("message") else []
+    done, total = number("done_count"), number("total_count")
+    if done is not None:
+        parts.append(f"{done:.0f}/{total:.0f}" if total else f"{done:.0f}")
+    done_bytes, total_bytes, rate = number("done_bytes"), number("total_bytes"), number("bytes_per_s")
+    if done_bytes is not None and total_bytes:
+        parts.append(f"{100 * done_bytes / total_bytes:.0f} %")
+    if rate:
+        parts.append(f"{size_text(rate)}/s")
+    left = number("eta_s")
+    if left:
+        parts.append(f"{duration_text(left)} left")
+    return " ".join(parts)

@@ -1,0 +1,50 @@
+"""Commands of the group queue."""
+
+from libdeadline.command import Arguments
+
+from .options import reach
+from .pipeline import Shell
+
+
+def list_queues(options: Arguments, shell: Shell) -> int:
+    """deadline queue list - list the queues of a farm
+
+    Usage: deadline queue list [options]
+
+    Options:
+      --profile=<name>  AWS profile to use.
+      --farm-id=<id>    Farm to look in.
+      --region=<name>   AWS region of the farm.
+    """
+    return shell.become("dl-ls", "--format=yaml", "--fields=queueId,displayName", *reach(options), "queues")
+
+
+def get(options: Arguments, shell: Shell) -> int:
+    """deadline queue get - print all about a queue
+
+    Usage: deadline queue get [options]
+
+    Options:
+      --profile=<name>  AWS profile to use.
+      --farm-id=<id>    Farm of the queue.
+      --queue-id=<id>   Queue to print, else the default queue.
+      --region=<name>   AWS region of the farm.
+    """
+    return shell.become("dl-ls", "--format=yaml", *reach(options), "queue")
+
+
+def paramdefs(options: Arguments, shell: Shell) -> int:
+    """deadline queue paramdefs - print the job parameters that a queue's environments define
+
+    Usage: deadline queue paramdefs [options]
+
+    Options:
+      --profile=<name>  AWS profile to use.
+      --farm-id=<id>    Farm of the queue.
+      --queue-id=<id>   Queue to look at, else the default queue.
+      --region=<name>   AWS region of the farm.
+    """
+    return shell.run(["dl-ls", "--whole", *reach(options), "queue-environments"], ["dl-show", "parameters"])
+
+
+COMMANDS = {"list": list_queues, "get": get, "paramdefs": paramdefs}
