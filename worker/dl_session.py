@@ -1,0 +1,848 @@
+"""dl-session - run the actions of one session and journal what becomes of them
+
+Usage:
+  dl-session [options] [--] <folder>
+
+Reads what to do from <folder>/inbox.jsonl, as it grows, and writes what became of it to <folder>/outbox.jsonl;
+what the actions print goes to <folder>/log.jsonl. It needs no service and no other process: whoever started it may
+die and come again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import shutil
+import signal
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from threading import Thread
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from libdeadline import command, statuses
+from libdeadline.errors import Trouble
+
+from . import asset_roots, job_environment, journal, openjd_bridge
+from .folder import SessionFolder, Wake, is_alive, now_text, poke, process_name, read_json, time_text, try_lock
+from .transfers import Cancelled, File, Manifest, Pipeline, Root, Transfer, tool, write_rules
+
+if TYPE_CHECKING:
+    from openjd.sessions import ActionStatus, Session
+
+    from libdeadline.command import Arguments, Run
+    from libdeadline.records import Error, Progress, Record
+
+LOOK_S = 1.0  # between two looks whether anyone still wants this session
+ORPHAN_S = 120.0  # how long the scheduler may be away while its supervisor lives
+REPORT_S = 0.5  # between two progress reports of one action
+MESSAGE_CHARACTERS = 4096
+STOP_GRACE_S = 4.0
+BAD = ("FAILED", "CANCELED", "INTERRUPTED")
+
+
+class Action:
+    """One session action: what to do, and how far it is."""
+
+    def __init__(self, row: dict[str, Any]) -> None:
+        self.id: str = row["session_action_id"]
+        self.definition: dict[str, Any] = row["definition"]
+        self.kind, self.detail = next(iter(self.definition.items()), ("nothing", {}))
+        self.error: str | None = row.get("error")
+        self.is_cancelled = False
+        self.started_at: float | None = None
+        self.row: dict[str, Any] = {}
+
+
+class Runner:
+    """Runs actions strictly in the order given; all that it decides, it decides on one thread.
+
+    inbox ──▶ listen ─┐
+    openjd callbacks ─┼─▶ events ──▶ run ──▶ outbox
+    transfers ────────┘
+    """
+
+    def __init__(self, folder: SessionFolder) -> None:
+        self.folder = folder
+        self.events: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+        self.inbox = journal.Reader(folder.inbox)
+        self.wake = Wake(folder.wake)
+        self.opening: dict[str, Any] = {}
+        self.job: dict[str, Any] = {}
+        self.session: Session | None = None
+        self.roots: list[asset_roots.AssetRoot] = []
+        self.seen: dict[str, asset_roots.Seen] = {}
+        self.environment: dict[str, str] = {}
+        self.queue: list[Action] = []
+        self.running: Action | None = None
+        self.entered: list[str] = []  # environments to be exited, innermost last
+        self.known: set[str] = set()  # every action that ever came in
+        self.unentered: set[str] = set()
+        self.is_synced = False
+        self.is_ending = False  # an action failed: from now on only exits
+        self.is_over = False  # nobody wants the session any more
+        self.stop_status: str | None = None  # what running actions become when the worker stops
+        self.stop_at: float | None = None
+        self.transfer: Transfer | None = None
+        self.row_written = False
+        self.ending_message: str | None = None
+        self.stop_message: str | None = None
+        self.rules_file = ""
+        self.generation = 0  # callbacks of an earlier action are told apart by it
+        self._reported_at = 0.0
+        self._pending_report = False
+        self._scheduler_seen_at = monotonic()
+
+    # What comes in
+
+    def run(self) -> None:
+        """Work until the session is over and its environments are exited."""
+        Thread(target=self._listen, daemon=True).start()
+        self._read_inbox()
+        while not (self.is_over and self.running is None and not self.entered):
+            if self.running is None:
+                self._start_next()
+                if self.running is None and self.is_over and not self.entered:
+                    break
+            timeout = REPORT_S if self._pending_report else LOOK_S
+            try:
+                event = self.events.get(timeout=timeout)
+            except queue.Empty:
+                self._look_around()
+            else:
+                self._take(event)
+            self._report_late()
+
+    def _listen(self) -> None:
+        while True:
+            self.wake.wait(None)
+            self.events.put(("inbox",))
+
+    def _take(self, event: tuple[Any, ...]) -> None:
+        match event:
+            case ("inbox",):
+                self._read_inbox()
+            case ("status", generation, status) if generation == self.generation:
+                self._take_status(status)
+            case ("transferred", generation, outcome) if generation == self.generation:
+                outcome()
+            case ("progress", generation, percent, message) if generation == self.generation:
+                self._progress(percent, message)
+            case ("stop", grace_s, reason):
+                self._stop(grace_s, reason)
+
+    def _read_inbox(self) -> None:
+        for row in self.inbox.read():
+            match row.get("type"):
+                case "open":
+                    self._open(row)
+                case "action":
+                    if row["session_action_id"] not in self.known:
+                        self.known.add(row["session_action_id"])
+                        self.queue.append(Action(row))
+                case "cancel":
+                    self._cancel(row["session_action_ids"], row.get("message"))
+                case "withdraw":
+                    gone = set(row["session_action_ids"])
+                    self.queue = [action for action in self.queue if action.id not in gone]
+                case "stop":
+                    self._stop(row.get("grace_s", STOP_GRACE_S), row.get("message") or "the worker stops")
+                case "end":
+                    self._end()
+
+    def _look_around(self) -> None:
+        """End the session once there is nobody left who could end it."""
+        about = read_json(self.folder.file("session.json")) or {}
+        owner = about.get("scheduler_lock")
+        if owner is None or self.is_over:
+            return
+        now = monotonic()
+        if is_alive(read_json(owner)):
+            self._scheduler_seen_at = now
+            return
+        supervisor = about.get("supervisor")
+        patience_s = ORPHAN_S if supervisor is None or is_alive(supervisor) else 2 * LOOK_S
+        if now - self._scheduler_seen_at > patience_s:
+            self.say("The worker that this session belongs to is gone: the session ends.")
+            self._stop(STOP_GRACE_S, "the worker is gone")
+
+    # Opening
+
+    def _open(self, row: dict[str, Any]) -> None:
+        if self.opening:
+            return
+        self.opening = row
+        self.job = read_json(self.folder.entity("jobDetails")) or {}
+        try:
+            self._open_session()
+        except Trouble as trouble:
+            self._refuse(trouble.message)
+        except (RuntimeError, OSError, ValueError) as error:
+            self._refuse(f"cannot set up the session: {error}")
+
+    def _open_session(self) -> None:
+        from openjd.sessions import LOG, PosixSessionUser, Session
+
+        settings = self.job.get("jobAttachmentSettings")
+        session_dir = self.opening["session_dir"]
+        os.makedirs(session_dir, mode=0o700, exist_ok=True)
+        user = None
+        if self.opening.get("job_user"):
+            user = PosixSessionUser(self.opening["job_user"]["user"], group=self.opening["job_user"]["group"])
+            shutil.chown(session_dir, group=user.group)
+            os.chmod(session_dir, 0o750)
+        LOG.addHandler(LogFile(self.folder.log, self.opening.get("local_log")))
+        LOG.propagate = False
+        self.environment = job_environment.of_session(self.opening, settings)
+        rules = list(self.job.get("pathMappingRules") or ())
+        attachments = read_json(self.folder.entity("jobAttachmentDetails"))
+        if attachments is not None:
+            # Folders are chosen before the session is made: it takes its path mapping rules once.
+            self.roots = asset_roots.place(attachments["attachments"]["manifests"], rules, session_dir)
+            self.seen = {_key(root): asset_roots.Seen(root) for root in self.roots}
+            known = {rule["sourcePath"] for rule in rules}
+            rules += [root.rule for root in self.roots if root.is_dynamic and root.root_path not in known]
+            for root in self.roots:
+                if root.is_dynamic:
+                    for folder in ("", *root.output_dirs):
+                        os.makedirs(os.path.join(root.local_root, folder), exist_ok=True)
+                        if user:
+                            _share(os.path.join(root.local_root, folder), user.group)
+        # What processes of this session inherit must be clean before the first one starts.
+        clean = job_environment.scrubbed()
+        os.environ.clear()
+        os.environ.update(clean)
+        # The clean environment is inherited by same-user processes; with another user only these variables arrive.
+        self.session = Session(
+            session_id=self.folder.session_id,
+            job_parameter_values=openjd_bridge.parameter_values(self.job.get("parameters")),
+            path_mapping_rules=openjd_bridge.path_mapping_rules(rules),
+            retain_working_dir=bool(self.opening.get("retain_session_dir")),
+            user=user,
+            callback=self._on_status,
+            os_env_vars=self.environment,
+            session_root_directory=Path(session_dir),
+            revision_extensions=openjd_bridge.session_extensions(self.job.get("extensions")),
+        )
+        self.rules_file = write_rules(self.folder.file("path-mapping-rules.json"), [root.rule for root in self.roots])
+
+    def _refuse(self, why: str) -> None:
+        """The session can't run: the first action says why, the rest is never attempted."""
+        self.say(f"ERROR: {why}")
+        self.opening["error"] = why
+
+    # Order
+
+    def _start_next(self) -> None:
+        """Start the next action that is to run; give those before it their final status."""
+        while self.running is None:
+            if self.is_over:
+                self._abandon_queue()
+                if self.entered and self._exit_locally():
+                    continue
+                return
+            if not self.queue or not self.opening:
+                return
+            action = self.queue.pop(0)
+            if self.opening.get("error"):
+                is_first = not self.row_written
+                is_tried = is_first or action.kind == "envExit"
+                self._finish_unstarted(action, "FAILED" if is_tried else "NEVER_ATTEMPTED", self.opening["error"])
+            elif action.is_cancelled and action.kind != "envExit":
+                self._finish_unstarted(action, "NEVER_ATTEMPTED" if self.row_written else "CANCELED", None)
+            elif self.is_ending and action.kind != "envExit":
+                self._finish_unstarted(action, "NEVER_ATTEMPTED", self.ending_message)
+            elif action.kind == "envExit" and action.detail.get("environmentId") in self.unentered:
+                self._finish_unstarted(action, "NEVER_ATTEMPTED", "its environment was never entered")
+            else:
+                self._begin(action)
+
+    def _abandon_queue(self) -> None:
+        for action in self.queue:
+            if self.stop_status:
+                self._finish_unstarted(action, "NEVER_ATTEMPTED", None)
+        self.queue = []
+
+    def _begin(self, action: Action) -> None:
+        self.running = action
+        self.generation += 1
+        action.started_at = _now()
+        self._pending_report = False
+        self._reported_at = 0.0
+        try:
+            if action.error:
+                raise Trouble(action.error)
+            match action.kind:
+                case "envEnter":
+                    self._enter(action)
+                case "envExit":
+                    self._exit(action)
+                case "taskRun":
+                    self._run_task(action)
+                case "syncInputJobAttachments":
+                    self._sync(action)
+                case _:
+                    raise Trouble(f"this worker doesn't know how to do '{action.kind}': a newer worker may")
+        except Trouble as trouble:
+            self._fail_start(action, trouble.message)
+        except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
+            self._fail_start(action, f"cannot start: {error}")
+
+    def _fail_start(self, action: Action, message: str) -> None:
+        if self.running is action:
+            self.say(f"ERROR: {message}")
+            self.generation += 1
+            self._finish("FAILED", message=message)
+
+    # Actions
+
+    def _enter(self, action: Action) -> None:
+        identity = action.detail["environmentId"]
+        entity = self._needed("environmentDetails", identity)
+        environment = openjd_bridge.environment_template(entity)
+        table = openjd_bridge.symbol_table(entity)
+        assert self.session is not None
+        self.session.enter_environment(
+            environment=environment,
+            identifier=identity,
+            os_env_vars={"DEADLINE_SESSIONACTION_ID": action.id},
+            step_name=self._step_name(identity),
+            resolved_symtab=table,
+        )
+        self._note_entered(identity)
+
+    def _note_entered(self, identity: str) -> None:
+        assert self.session is not None
+        if identity in self.session.environments_entered and identity not in self.entered:
+            self.entered.append(identity)
+
+    def _step_name(self, environment_id: str) -> str | None:
+        if not environment_id.startswith("STEP:"):
+            return None
+        step = read_json(self.folder.entity("stepDetails", environment_id.split(":")[1]))
+        return (step or {}).get("template", {}).get("name")
+
+    def _exit(self, action: Action) -> None:
+        identity = action.detail["environmentId"]
+        if identity not in self.entered:
+            raise Trouble(f"the environment '{identity}' isn't entered in this session")
+        if self.entered[-1] != identity:
+            raise Trouble(f"'{identity}' isn't the innermost environment: '{self.entered[-1]}' is to be exited first")
+        self._start_exit(identity, {"DEADLINE_SESSIONACTION_ID": action.id})
+
+    def _start_exit(self, identity: str, variables: dict[str, str]) -> None:
+        table = None
+        with contextlib.suppress(Trouble):  # teardown happens whatever the table is
+            table = openjd_bridge.symbol_table(read_json(self.folder.entity("environmentDetails", identity)))
+        assert self.session is not None
+        self.entered.remove(identity)
+        self.session.exit_environment(
+            identifier=identity,
+            os_env_vars=variables,
+            keep_session_running=not (self.is_ending or self.is_over),
+            resolved_symtab=table,
+        )
+
+    def _run_task(self, action: Action) -> None:
+        entity = self._needed("stepDetails", action.detail["stepId"])
+        step = openjd_bridge.step_template(entity)
+        parameters = openjd_bridge.parameter_values(action.detail.get("parameters"))
+        assert self.session is not None
+        self.session.run_task(
+            step_script=step.script,
+            task_parameter_values=parameters,
+            os_env_vars=self._task_variables(action),
+            step_name=step.name,
+            resolved_symtab=openjd_bridge.symbol_table(entity),
+        )
+
+    def _task_variables(self, action: Action) -> dict[str, str]:
+        variables = {"DEADLINE_SESSIONACTION_ID": action.id, "DEADLINE_STEP_ID": action.detail["stepId"]}
+        if action.detail.get("taskId"):
+            variables["DEADLINE_TASK_ID"] = action.detail["taskId"]
+        return variables
+
+    def _needed(self, kind: str, identity: str) -> dict[str, Any]:
+        entity = read_json(self.folder.entity(kind, identity))
+        if entity is None:
+            raise Trouble(f"the farm did not tell what '{identity}' is")
+        return entity
+
+    # Attachments
+
+    def _store(self) -> list[str]:
+        settings = self.job.get("jobAttachmentSettings")
+        if not settings:
+            raise Trouble("the queue has no job attachment settings, so there is no store to get the files from")
+        return [f"--s3-root-uri=s3://{settings['s3BucketName']}/{settings['rootPrefix']}"]
+
+    def _tool_environment(self) -> dict[str, str]:
+        return {
+            **job_environment.scrubbed(),
+            **self.environment,
+            # The agent's user may have settings of its own, such as a profile; they aren't this session's.
+            "DEADLINE_CONFIG_FILE_PATH": self.folder.file("client-config"),
+        }
+
+    def _sync(self, action: Action) -> None:
+        if not self.roots:
+            raise Trouble("the job has no attachments to sync")
+        step_id = action.detail.get("stepId")
+        if step_id and not self.is_synced:
+            raise Trouble("the outputs of other steps can only be synced after the job's own inputs")
+        common = [tool("dl-download"), *self._store(), f"--path-mapping-rules={self.rules_file}"]
+        commands: list[list[str]] = []
+        if step_id:
+            dependencies = self._needed("stepDetails", step_id).get("dependencies") or []
+            ids = [f"--{name}-id={self.opening[f'{name}_id']}" for name in ("farm", "queue")]
+            # What another step made of an input is what this step wants to see.
+            commands += [
+                [*common, *ids, "--conflict-resolution=overwrite", f"--step-id={each}", "--", self.opening["job_id"]]
+                for each in dependencies
+            ]
+        else:
+            manifests = [f"--manifest={root.input_manifest_path}" for root in self.roots if root.input_manifest_path]
+            if manifests:
+                commands.append([*common, "--conflict-resolution=overwrite", *manifests])
+        self.say(f"Syncing {'outputs of the steps that this one depends on' if step_id else 'input files'}")
+        self._transfer(lambda transfer: self._download(transfer, commands), self._synced)
+
+    def _download(self, transfer: Transfer, commands: list[list[str]]) -> Any:
+        count = size = 0
+        generation = self.generation
+
+        def take(row: Record) -> None:
+            nonlocal count, size
+            seen = self.seen.get(row.root) if isinstance(row, File) else None
+            if seen is None:
+                return
+            path = os.path.join(seen.root.local_root, row.path)
+            if self.opening.get("job_user"):
+                _share(path, self.opening["job_user"]["group"], top=seen.root.local_root)
+            seen.add(row.path, row.size, row.mtime)
+            count, size = count + 1, size + row.size
+
+        def tell(row: Progress | Error) -> None:
+            self._tell(row, generation)
+
+        for each in commands:
+            transfer.run(Pipeline([each], self._tool_environment()), None, (File,), take, tell)
+        self.say(f"Synced {count} files, {size} bytes")
+        return None
+
+    def _synced(self, nothing: Any) -> None:
+        self.is_synced = True
+        self._finish("SUCCEEDED")
+
+    def _tell(self, row: Progress | Error, generation: int) -> None:
+        from libdeadline.progress import size_text
+        from libdeadline.records import Progress
+
+        if not isinstance(row, Progress):
+            self.say(f"{row.tool}: {row.message}" if row.tool else row.message)
+            return
+        total = row.total_bytes or 0
+        percent = 100 * min(row.done_bytes or 0, total) / total if total else None
+        text = f"{row.tool}: {size_text(row.done_bytes or 0)} of {size_text(total)}" if total else None
+        self.events.put(("progress", generation, percent, text))
+
+    def _store_outputs(self, transfer: Transfer, action: Action) -> list[dict[str, str]]:
+        """Upload what the task changed; the `manifests` of its report, one entry for each of the job's manifests."""
+        changed: dict[str, list[tuple[str, int, int]]] = {}
+        rows: list[Record] = []
+        for root in self.roots:
+            files = list(self.seen[_key(root)].changed())
+            if files:
+                changed[_key(root)] = files
+                rows.append(
+                    Root.of(
+                        root=root.root_path,
+                        root_path_format=root.root_path_format,
+                        file_system_location_name=root.file_system_location_name,
+                    )
+                )
+                rows += [File.of(path=path, root=root.root_path, size=size, mtime=mtime) for path, size, mtime in files]
+        if not rows:
+            self.say("No output files to store")
+            return [{} for _ in self.roots]
+        assert action.started_at is not None
+        ids = {name: self.opening[f"{name}_id"] for name in ("farm", "queue", "job")}
+        ids |= {"step": action.detail["stepId"]}
+        if action.detail.get("taskId"):
+            ids["task"] = action.detail["taskId"]
+        rules = f"--path-mapping-rules={self.rules_file}"
+        commands = [
+            [tool("dl-hash"), rules],
+            [tool("dl-manifest"), f"--to={self.folder.file('manifests')}"],
+            [
+                tool("dl-upload"),
+                "--output",
+                rules,
+                *self._store(),
+                *(f"--{name}-id={value}" for name, value in ids.items()),
+                f"--session-action-id={action.id}",
+                f"--session-action-start-time={action.started_at!r}",
+            ],
+        ]
+        stored: dict[str, dict[str, str]] = {}
+        hashed: list[File] = []
+
+        def take(row: Record) -> None:
+            if isinstance(row, Manifest) and row.manifest_path:
+                key = row.root or ""
+                stored[key] = {"outputManifestPath": row.manifest_path, "outputManifestHash": row.hash or ""}
+            elif isinstance(row, File):
+                hashed.append(row)
+
+        self.say(f"Storing {sum(map(len, changed.values()))} output files")
+        variables = {**self._task_variables(action), "DEADLINE_SESSIONACTION_START_TIME": repr(action.started_at)}
+        pipeline = Pipeline(commands, {**self._tool_environment(), **variables})
+        transfer.run(pipeline, rows, (Manifest, File), take, self._tell_upload)
+        for row in hashed:  # size and time as they were hashed: what changed since is output of the next task
+            seen = self.seen.get(row.root or "")
+            if seen is not None and row.size is not None and row.mtime is not None:
+                seen.add(row.path, row.size, row.mtime)
+        missing = [root.root_path for root in self.roots if _key(root) in changed and _key(root) not in stored]
+        if missing:
+            raise Trouble(f"dl-upload told no manifest of '{missing[0]}'", statuses.SOFTWARE)
+        return [stored.get(_key(root), {}) for root in self.roots]
+
+    def _tell_upload(self, row: Progress | Error) -> None:
+        from libdeadline.records import Error
+
+        if isinstance(row, Error):
+            self.say(f"{row.tool}: {row.message}" if row.tool else row.message)
+
+    def _transfer(self, work: Callable[[Transfer], Any], done: Callable[[Any], None]) -> None:
+        generation = self.generation
+        self.transfer = transfer = Transfer()
+
+        def go() -> None:
+            try:
+                value = work(transfer)
+            except Cancelled:
+                outcome = lambda: self._finish("CANCELED")  # noqa: E731
+            except Trouble as trouble:
+                message = trouble.message
+                self.say(f"ERROR: {message}")
+                outcome = lambda: self._finish("FAILED", message=message)  # noqa: E731
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                text = f"cannot transfer files: {error}"
+                self.say(f"ERROR: {text}")
+                outcome = lambda: self._finish("FAILED", message=text)  # noqa: E731
+            else:
+                outcome = lambda: done(value)  # noqa: E731
+            self.events.put(("transferred", generation, outcome))
+
+        self._start_report()
+        Thread(target=go, daemon=True).start()
+
+    # Status of the running action
+
+    def _on_status(self, session_id: str, status: ActionStatus) -> None:
+        # On whatever thread openjd likes, and while it reads the job's output: only hand over.
+        self.events.put(("status", self.generation, status))
+
+    def _take_status(self, status: ActionStatus) -> None:
+        from openjd.sessions import ActionState
+
+        action = self.running
+        if action is None:
+            return
+        if action.kind == "envEnter":
+            self._note_entered(action.detail["environmentId"])
+        if status.state == ActionState.RUNNING:
+            message = status.fail_message or status.status_message
+            if not action.row:
+                self._start_report()
+            self._progress(status.progress, message)
+            return
+        outcome = {
+            ActionState.SUCCESS: "SUCCEEDED",
+            ActionState.CANCELED: "CANCELED",
+            ActionState.TIMEOUT: "FAILED",
+        }.get(status.state, "FAILED")
+        message = status.fail_message or status.status_message
+        if status.state == ActionState.TIMEOUT:
+            message = f"TIMEOUT: {message or 'the action ran longer than its template allows'}"
+        elif outcome == "FAILED" and not message and status.exit_code is None:
+            message = "the action could not be started; the session's log says why"
+        if outcome == "SUCCEEDED" and action.kind == "taskRun" and self.roots and self.is_over:
+            outcome = "CANCELED"  # there is no time left to store what it made, so it must run again
+        elif outcome == "SUCCEEDED" and action.kind == "taskRun" and self.roots:
+            # The task is done only once its outputs are stored.
+            self.generation += 1
+            exit_code, percent = status.exit_code, status.progress
+            self._transfer(
+                lambda transfer: self._store_outputs(transfer, action),
+                lambda manifests: self._finish(
+                    "SUCCEEDED", exit_code=exit_code, message=message, percent=percent, manifests=manifests
+                ),
+            )
+            return
+        manifests: list[dict[str, str]] | None = [] if outcome == "SUCCEEDED" and action.kind == "taskRun" else None
+        self._finish(outcome, exit_code=status.exit_code, message=message, percent=status.progress, manifests=manifests)
+
+    def _start_report(self) -> None:
+        action = self.running
+        assert action is not None and action.started_at is not None
+        if action.row:
+            return
+        action.row = {
+            "type": "action",
+            "session_action_id": action.id,
+            "session_id": self.folder.session_id,
+            "status": "RUNNING",
+            "started_at": time_text(action.started_at),
+        }
+        self._reported_at = monotonic()
+        self._write({**action.row, "updated_at": now_text()})
+
+    def _progress(self, percent: float | None, message: str | None) -> None:
+        action = self.running
+        if action is None or not action.row:
+            return
+        before = (action.row.get("progress_percent"), action.row.get("progress_message"))
+        if percent is not None:
+            action.row["progress_percent"] = min(100.0, max(0.0, percent))
+        if message:
+            action.row["progress_message"] = message[:MESSAGE_CHARACTERS]
+        if before != (action.row.get("progress_percent"), action.row.get("progress_message")):
+            self._pending_report = True
+            self._report_late()
+
+    def _report_late(self) -> None:
+        action = self.running
+        if self._pending_report and action is not None and monotonic() - self._reported_at >= REPORT_S:
+            self._pending_report = False
+            self._reported_at = monotonic()
+            self._write({**action.row, "updated_at": now_text()})
+
+    def _finish(
+        self,
+        status: str,
+        *,
+        exit_code: int | None = None,
+        message: str | None = None,
+        percent: float | None = None,
+        manifests: list[dict[str, str]] | None = None,
+    ) -> None:
+        """Give the running action its final status, and see what that means for those behind it."""
+        action = self.running
+        assert action is not None and action.started_at is not None
+        if self.stop_status and status in ("CANCELED", "FAILED"):
+            status, message = self.stop_status, message or self.stop_message
+        row = action.row or {
+            "type": "action",
+            "session_action_id": action.id,
+            "session_id": self.folder.session_id,
+            "started_at": time_text(action.started_at),
+        }
+        row["status"] = status
+        row["ended_at"] = now_text()
+        if exit_code is not None:
+            row["process_exit_code"] = _signed_32(exit_code)
+        if percent is not None:
+            row["progress_percent"] = min(100.0, max(0.0, percent))
+        if message:
+            row["progress_message"] = message[:MESSAGE_CHARACTERS]
+        if manifests is not None and status == "SUCCEEDED":
+            row["manifests"] = manifests
+        self.running = None
+        self.transfer = None
+        self._pending_report = False
+        if action.id:
+            self._write(row)
+        if status in BAD and action.kind != "envExit":
+            self.is_ending = True
+            self.ending_message = f"{action.id} ended {status}"
+
+    def _finish_unstarted(self, action: Action, status: str, message: str | None) -> None:
+        row: dict[str, Any] = {
+            "type": "action",
+            "session_action_id": action.id,
+            "session_id": self.folder.session_id,
+            "status": status,
+        }
+        if status != "NEVER_ATTEMPTED":
+            row["started_at"] = row["ended_at"] = now_text()
+        if message:
+            row["progress_message"] = message[:MESSAGE_CHARACTERS]
+        if action.kind == "envEnter" and status == "NEVER_ATTEMPTED":
+            self.unentered.add(action.detail["environmentId"])
+        self._write(row)
+
+    def _write(self, row: dict[str, Any]) -> None:
+        self.row_written = True
+        journal.append(self.folder.outbox, row)
+        self._poke_scheduler()
+
+    def _poke_scheduler(self) -> None:
+        if self.opening.get("scheduler_wake"):
+            poke(self.opening["scheduler_wake"])
+
+    # Ending
+
+    def _cancel(self, ids: list[str], message: str | None) -> None:
+        wanted = set(ids)
+        for action in self.queue:
+            if action.id in wanted:
+                action.is_cancelled = True
+        if self.running is not None and self.running.id in wanted:
+            self.say(f"Canceling the running action: {message or 'the farm asked for it'}")
+            self._cancel_running(None)
+
+    def _cancel_running(self, limit_s: float | None) -> None:
+        if self.transfer is not None:
+            self.transfer.cancel()
+            return
+        limit = None if limit_s is None else timedelta(seconds=max(0.0, limit_s))
+        assert self.session is not None
+        with contextlib.suppress(RuntimeError):  # it ended by itself in this moment: its status is on its way
+            self.session.cancel_action(time_limit=limit)
+
+    def _stop(self, grace_s: float, message: str) -> None:
+        """The worker stops: interrupt what runs, give up what waits, exit environments as far as the time allows."""
+        until = monotonic() + grace_s
+        self.stop_at = min(self.stop_at or until, until)
+        self.stop_status, self.stop_message = "INTERRUPTED", message
+        self.is_over = self.is_ending = True
+        if self.running is not None:
+            self.say(f"Interrupting the running action: {message}")
+            self._cancel_running(max(0.0, self.stop_at - monotonic() - 1))
+
+    def _end(self) -> None:
+        """The farm dropped the session: cancel what runs, exit what is entered, and go."""
+        self.is_over = True
+        if self.running is not None:
+            self.say("Canceling the running action: the farm ended the session")
+            self.is_ending = True
+            self._cancel_running(0)
+
+    def _exit_locally(self) -> bool:
+        """Start to exit the innermost environment on nobody's order; whether something was started."""
+        if self.stop_at is not None and monotonic() >= self.stop_at:
+            self.entered.clear()
+            return False
+        identity = self.entered[-1]
+        self.running = Action({"session_action_id": "", "definition": {"envExit": {"environmentId": identity}}})
+        self.running.started_at = _now()
+        self.running.row = {"type": "action", "status": "RUNNING"}
+        self.generation += 1
+        try:
+            self._start_exit(identity, {})
+        except (RuntimeError, ValueError) as error:
+            self.say(f"ERROR: cannot exit the environment '{identity}': {error}")
+            self.running = None
+        return True
+
+    def close(self) -> None:
+        """Remove the session's working files and journal that all is done."""
+        if self.session is not None:
+            with contextlib.suppress(RuntimeError, OSError):
+                self.session.cleanup()
+            if not self.opening.get("retain_session_dir"):
+                shutil.rmtree(self.opening["session_dir"], ignore_errors=True)
+        journal.append(self.folder.outbox, {"type": "end", "tool": "dl-session", "ok": True})
+        self._poke_scheduler()
+
+    def say(self, message: str) -> None:
+        self.folder.write_log(message)
+
+
+class LogFile(logging.Handler):
+    """Writes what openjd logs to the session's log, a record a line, times cut to milliseconds.
+
+    The local log, where one is kept, is text for people, as the reference writes it.
+    """
+
+    def __init__(self, path: str, local_path: str | None) -> None:
+        super().__init__()
+        self.descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.local = None
+        if local_path:
+            os.makedirs(os.path.dirname(local_path), mode=0o700, exist_ok=True)
+            self.local = os.open(local_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        import orjson
+
+        time = time_text(record.created)
+        message = record.getMessage().encode("utf-8", "backslashreplace").decode()
+        line = orjson.dumps({"type": "log", "timestamp": time, "message": message}, option=orjson.OPT_APPEND_NEWLINE)
+        with contextlib.suppress(OSError):
+            os.write(self.descriptor, line)
+            if self.local is not None:
+                os.write(self.local, f"{time} {record.levelname} {message}\n".encode())
+
+
+def _key(root: asset_roots.AssetRoot) -> str:
+    return root.root_path
+
+
+def _now() -> float:
+    from time import time
+
+    return int(time() * 1000) / 1000
+
+
+def _signed_32(code: int) -> int:
+    return (code + (1 << 31)) % (1 << 32) - (1 << 31)
+
+
+def _share(path: str, group: str, top: str | None = None) -> None:
+    """Let the job's group read and write `path`, and the folders above it up to `top`."""
+    import stat as stat_
+
+    while True:
+        with contextlib.suppress(OSError):
+            shutil.chown(path, group=group)
+            mode = os.stat(path).st_mode
+            os.chmod(path, stat_.S_IMODE(mode) | (0o070 if stat_.S_ISDIR(mode) else 0o060))
+        if top is None or len(path) <= len(top):
+            return
+        path = os.path.dirname(path)
+
+
+def main_of(args: Arguments, run: Run) -> int:
+    folder = SessionFolder(os.path.abspath(args["<folder>"]))
+    if not os.path.isdir(folder.path):
+        raise Trouble(f"no session folder '{folder.path}'", statuses.NO_INPUT, path=folder.path)
+    lock = try_lock(folder.file("lock"))
+    if lock is None:
+        raise Trouble(f"another dl-session has '{folder.path}'", statuses.TRY_AGAIN, path=folder.path)
+    import orjson
+
+    os.ftruncate(lock, 0)
+    os.write(lock, orjson.dumps(process_name(os.getpid())))
+    journal.heal(folder.outbox)
+    journal.heal(folder.log)
+    if os.path.exists(folder.outbox):
+        raise Trouble(f"the session '{folder.session_id}' ran before; its state went with its process", statuses.DATA)
+    journal.append(folder.outbox, {"type": "session", "session_id": folder.session_id, "started_at": now_text()})
+    runner = Runner(folder)
+
+    def on_signal(number: int, frame: Any) -> None:
+        runner.events.put(("stop", STOP_GRACE_S, f"dl-session got signal {number}"))
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    # openjd takes half a second to load: do it while the scheduler still asks the farm what the job is.
+    Thread(target=_load_openjd, daemon=True).start()
+    try:
+        runner.run()
+    finally:
+        runner.close()
+    return statuses.OK
+
+
+def _load_openjd() -> None:
+    import openjd.model.v2023_09
+    import openjd.sessions  # noqa: F401
+
+
+def main() -> int:
+    return command.call(__doc__, main_of)
