@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from json.encoder import encode_basestring_ascii
 from operator import eq
 from typing import IO, Any, NamedTuple
@@ -114,14 +114,25 @@ class Builder:
         self._packed.extend(rows)
         self._is_ordered = False
 
-    def packed(self) -> list[bytes]:
-        """The packed entries in the manifest's order, each path once."""
+    def packed(self, *, strict: bool = False) -> list[bytes]:
+        """The packed entries in the manifest's order, each path once.
+
+        Raises: Trouble (65) with `strict` where a path was added with two contents.
+        """
         if not self._is_ordered:
             given = self._packed
             ordered = sorted(given)  # a NUL ends the path, so bytes sort as paths do
             keys = [row.split(b"\0", 1)[0] for row in ordered]
             if any(map(eq, keys, islice(keys, 1, None))):
-                last = {_key_of(row): row for row in given}
+                if strict:
+                    for one, other in pairwise(map(unpack, ordered)):
+                        if one.path == other.path and (one.hash, one.size) != (other.hash, other.size):
+                            raise Trouble(
+                                f"'{one.path}' comes twice, with different contents: run again",
+                                statuses.DATA,
+                                path=one.path,
+                            )
+                last = {row.split(b"\0", 1)[0]: row for row in given}
                 ordered = sorted(last.values())
             self._packed, self._is_ordered = ordered, True
         return self._packed
@@ -136,10 +147,6 @@ class Builder:
         Raises: Trouble (65) where there are no entries: the format has no empty manifest.
         """
         return write_packed(self.packed(), write)
-
-
-def _key_of(packed: bytes) -> bytes:
-    return packed.split(b"\0", 1)[0]
 
 
 def write_packed(rows: Iterable[bytes], write: Callable[[bytes], Any]) -> Summary:

@@ -19,7 +19,8 @@ Note = Callable[[str, str, OSError | None], None]
 """Told what the walk leaves out: a word for why, the path relative to the root, the error if there was one.
 
 Words: link (a link that is not followed), dangling (a link to nothing), loop (a link to a folder around it),
-special (no file, folder or link), undecodable (a name that is no UTF-8), empty (a folder with nothing in it), unreadable.
+special (no file, folder or link), undecodable (a name that is no UTF-8), empty (a folder with nothing in it),
+unreadable.
 """
 
 
@@ -213,6 +214,6 @@ def _part(glob: str, hidden: bool) -> str:
 
 
 def _closed(body: str) -> str:
-    """The body of a bracket expression with its first `]` and `^` made literal, and ranges that run backwards dropped."""
+    """The body of a bracket expression for `re`: `]` and `^` literal, ranges that run backwards as their ends."""
     body = re.sub(r"(?<!\\)(\]|\^|\|)", r"\\\1", body)
     return re.sub(r"([^\\])-([^\\])", lambda m: m[0] if m[1] <= m[2] else rf"{re.escape(m[1])}{re.escape(m[2])}", body)

@@ -242,10 +242,8 @@ def _named(
         except OSError as error:
             policies.note("unreadable", name, error)
             continue
-        if is_folder:
-            base = root or path
-        else:
-            base = root or (here if paths.is_within(path, here) else os.path.dirname(path))
+        own = path if is_folder else here if paths.is_within(path, here) else os.path.dirname(path)
+        base = root or own
         inside = "" if path == base else _within(path, base)
         if not is_folder and not inside.isascii() and not _is_utf8(inside):
             policies.note("undecodable", inside, None)

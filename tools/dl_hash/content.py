@@ -34,7 +34,7 @@ INODE_MASK = (1 << 63) - 1  # SQLite's integers are signed
 
 
 class Refused(Exception):
-    """A file that gets no hash: why (missing, unreadable, changed, special, link, unsafe, undecodable) and a sentence."""
+    """A file that gets no hash: why (missing, unreadable, changed, special, link, unsafe, undecodable), and a line."""
 
     def __init__(self, why: str, path: str, message: str) -> None:
         super().__init__(message)
