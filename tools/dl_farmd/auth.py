@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from calendar import timegm
 from hashlib import sha256
-from time import strptime
+from time import strptime, time
 from typing import Any
 
 from libdeadline import minted, sigv4
@@ -18,21 +18,61 @@ SKEW_S = 300
 
 READS = ("Get", "List", "Search", "BatchGet")
 CONTRIBUTES = frozenset(
-    "CreateJob UpdateJob UpdateStep UpdateTask UpdateSession BatchUpdateJob BatchUpdateTask CopyJobTemplate"
-    " AssumeQueueRoleForUser AssumeQueueRoleForRead AssumeFleetRoleForRead StartSessionsStatisticsAggregation".split()
+    [
+        "CreateJob",
+        "UpdateJob",
+        "UpdateStep",
+        "UpdateTask",
+        "UpdateSession",
+        "BatchUpdateJob",
+        "BatchUpdateTask",
+        "CopyJobTemplate",
+        "AssumeQueueRoleForUser",
+        "AssumeQueueRoleForRead",
+        "AssumeFleetRoleForRead",
+        "StartSessionsStatisticsAggregation",
+    ]
 )
 MANAGES = frozenset(
-    "CreateQueue UpdateQueue CreateFleet UpdateFleet CreateQueueEnvironment UpdateQueueEnvironment"
-    " DeleteQueueEnvironment CreateBudget UpdateBudget DeleteBudget CreateLimit UpdateLimit DeleteLimit"
-    " CreateQueueFleetAssociation UpdateQueueFleetAssociation DeleteQueueFleetAssociation"
-    " CreateQueueLimitAssociation UpdateQueueLimitAssociation DeleteQueueLimitAssociation"
-    " CreateStorageProfile UpdateStorageProfile DeleteStorageProfile TagResource UntagResource"
-    " DeleteWorker UpdateFarm".split()
+    [
+        "CreateQueue",
+        "UpdateQueue",
+        "CreateFleet",
+        "UpdateFleet",
+        "CreateQueueEnvironment",
+        "UpdateQueueEnvironment",
+        "DeleteQueueEnvironment",
+        "CreateBudget",
+        "UpdateBudget",
+        "DeleteBudget",
+        "CreateLimit",
+        "UpdateLimit",
+        "DeleteLimit",
+        "CreateQueueFleetAssociation",
+        "UpdateQueueFleetAssociation",
+        "DeleteQueueFleetAssociation",
+        "CreateQueueLimitAssociation",
+        "UpdateQueueLimitAssociation",
+        "DeleteQueueLimitAssociation",
+        "CreateStorageProfile",
+        "UpdateStorageProfile",
+        "DeleteStorageProfile",
+        "TagResource",
+        "UntagResource",
+        "DeleteWorker",
+        "UpdateFarm",
+    ]
 )
 LEVELS = {"VIEWER": 0, "CONTRIBUTOR": 1, "MANAGER": 2, "OWNER": 3}
 WORKER_CALLS = frozenset(
-    "AssumeFleetRoleForWorker AssumeQueueRoleForWorker UpdateWorker UpdateWorkerSchedule BatchGetJobEntity"
-    " DeleteWorker".split()
+    [
+        "AssumeFleetRoleForWorker",
+        "AssumeQueueRoleForWorker",
+        "UpdateWorker",
+        "UpdateWorkerSchedule",
+        "BatchGetJobEntity",
+        "DeleteWorker",
+    ]
 )
 BOOTSTRAP_CALLS = frozenset(("CreateWorker", "AssumeFleetRoleForWorker"))
 
@@ -75,12 +115,13 @@ def authenticate(
     query: str,
     headers: dict[str, str],
     body: bytes,
-    now: float,
+    now: float | None = None,
 ) -> tuple[Principal, str, str]:
     """(the principal, region and service of the signature's scope) of a signed request.
 
     Raises: Unauthenticated.
     """
+    now = time() if now is None else now
     authorization = headers.get("authorization")
     if not authorization:
         raise Unauthenticated("MissingAuthenticationTokenException", "Missing Authentication Token")
@@ -96,7 +137,9 @@ def authenticate(
     if "host" not in signed or "x-amz-date" not in signed:
         raise Unauthenticated("IncompleteSignatureException", "The host and x-amz-date headers must be signed.")
     if day != stamp[:8]:
-        raise Unauthenticated("InvalidSignatureException", "The date of the credential scope is not that of the request.")
+        raise Unauthenticated(
+            "InvalidSignatureException", "The date of the credential scope is not that of the request."
+        )
     if abs(now - sent) > SKEW_S:
         raise Unauthenticated(
             "InvalidSignatureException", f"Signature expired or not yet valid: {stamp} is more than 5 minutes off."

@@ -32,10 +32,11 @@ and listeners, and takes up unfinished background work.
   are served between the steps. If either raises, `failed(db, error)` runs in a transaction.
 - `farm.on(event, listener)`, `farm.emit(event, db, **about)`: listeners run at once, in the emitter's transaction.
   Events and what they are told:
-  `queue_fleet_association` (farm_id, queue_id, fleet_id, status, was) when one is created, changed or deleted (status None);
+  `queue_fleet_association` (farm_id, queue_id, fleet_id, status, was) when one is made, changed or deleted (status
+  None);
   `queue_limit_association` (farm_id, queue_id, limit_id, status, was);
   `queue_changed`, `queue_deleting` (farm_id, queue_id); `fleet_changed`, `fleet_deleting` (farm_id, fleet_id);
-  `farm_deleting` (farm_id); `limit_changed` (farm_id, limit_id); `budget_changed` (farm_id, queue_id);
+  `farm_deleting` (farm_id); `limit_changed` (farm_id, limit_id); `budget_changed` (farm_id, queue_id, blocked, cancels);
   `rollback` (nothing, db None): a whole group was undone, memory must be read anew.
 
 `farm.now_ms()` is the clock, `farm.new_id("job")` makes ids, `farm.region`, `farm.account`, `farm.ring` (KeyRing),
@@ -96,7 +97,9 @@ class Farm:
         self._listeners: dict[str, list[Callable[..., None]]] = defaultdict(list)
         self._committed: list[Callable[[], None]] = []
         self._thread = ThreadPoolExecutor(1, "background")
-        self.modules = [import_module(f"{__package__}.{found.name}") for found in iter_modules([str(Path(__file__).parent)])]
+        self.modules = [
+            import_module(f"{__package__}.{found.name}") for found in iter_modules([str(Path(__file__).parent)])
+        ]
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let each module begin its work."""

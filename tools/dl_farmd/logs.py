@@ -155,7 +155,9 @@ class Logs:
         kind, claims = principal.kind, principal.claims
         group = params.get("logGroupName") or _group_of(params)
         parts = group.split("/")  # "", aws, deadline, farm, queue or fleet
-        farm_id, owner_id = (parts[3], parts[4]) if len(parts) == 5 and parts[:3] == ["", "aws", "deadline"] else ("", "")
+        farm_id, owner_id = (
+            (parts[3], parts[4]) if len(parts) == 5 and parts[:3] == ["", "aws", "deadline"] else ("", "")
+        )
         if kind == "admin":
             return
         if kind == "worker" and name == "PutLogEvents" and farm_id and farm_id == claims.get("farm"):
@@ -180,7 +182,10 @@ class Logs:
         worker = self._owners.get(key)
         if worker is None:
             worker = store.value(
-                self.farm.db, "SELECT worker_id FROM sessions WHERE session_id = ? AND queue_id = ?", session_id, queue_id
+                self.farm.db,
+                "SELECT worker_id FROM sessions WHERE session_id = ? AND queue_id = ?",
+                session_id,
+                queue_id,
             )
             if worker is not None:
                 if len(self._owners) > 10_000:
@@ -494,12 +499,12 @@ def filter_log_events(logs: Logs, db: Database, params: dict[str, Any]) -> dict[
         sql += " AND (at, stream_id, number) > (?, ?, ?)"
         args += tuple(map(int, found.groups()))
     events: list[dict[str, Any]] = []
-    limit, size, seen, token = params.get("limit", 10_000), 0, 0, None
-    for row in db.execute(f"{sql} ORDER BY at, stream_id, number", args):
+    limit, size = params.get("limit", 10_000), 0
+    place = token = None
+    for seen, row in enumerate(db.execute(f"{sql} ORDER BY at, stream_id, number", args)):
         if len(events) >= limit or size > ANSWER_BYTES or seen >= FILTER_SCAN:
             token = place
             break
-        seen += 1
         place = f"{row['at']}-{row['stream_id']}-{row['number']}"
         if wanted(row["message"]):
             size += len(row["message"].encode()) + EVENT_OVERHEAD

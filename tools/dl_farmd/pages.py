@@ -37,7 +37,9 @@ def rows(
             bound += [*key[:index], key[index]]
         where = f"({where}) AND ({' OR '.join(parts)})"
         args = (*args, *bound)
-    sorting = ", ".join(f"{name} {'DESC' if given[0] == '-' else 'ASC'}" for name, given in zip(names, order, strict=True))
+    sorting = ", ".join(
+        f"{name} {'DESC' if given[0] == '-' else 'ASC'}" for name, given in zip(names, order, strict=True)
+    )
     found = call.db.execute(f"{select} WHERE {where} ORDER BY {sorting} LIMIT ?", (*args, limit + 1)).fetchall()
     if len(found) <= limit:
         return found, None

@@ -418,7 +418,7 @@ def _string_check(shape: JSON) -> Check:
     minimum, maximum = shape.get("min"), shape.get("max")
     values = frozenset(shape["enum"]) if "enum" in shape else None
     pattern = shape.get("pattern")
-    matches = re.compile(pattern).fullmatch if pattern else None
+    matches = re.compile(_python_pattern(pattern)).fullmatch if pattern else None
     listed = ", ".join(shape.get("enum", ()))
 
     def check(value: Any, path: str, faults: JSON) -> Any:
@@ -436,6 +436,13 @@ def _string_check(shape: JSON) -> Check:
         return value
 
     return check
+
+
+def _python_pattern(pattern: str) -> str:
+    # The models' patterns are Java's: Python's re lacks the Unicode properties that some of them name.
+    for java, python in ((r"\p{L}", r"\w"), (r"\p{N}", r"\d"), (r"\p{Z}", r"\s")):
+        pattern = pattern.replace(java, python)
+    return pattern
 
 
 def _integer_check(minimum: float | None, maximum: float | None, kind: str) -> Check:

@@ -67,7 +67,6 @@ CREATE INDEX storage_profiles_of_farm ON storage_profiles (farm_id, created_at);
 CREATE TABLE limits (
     limit_id TEXT PRIMARY KEY, farm_id TEXT NOT NULL REFERENCES farms, display_name TEXT NOT NULL, description TEXT,
     amount_requirement_name TEXT NOT NULL, max_count INTEGER NOT NULL, -- -1: no maximum
-    current_count INTEGER NOT NULL DEFAULT 0, -- kept by the scheduler
     created_at INTEGER NOT NULL, created_by TEXT NOT NULL, updated_at INTEGER, updated_by TEXT
 );
 CREATE INDEX limits_of_farm ON limits (farm_id, created_at);

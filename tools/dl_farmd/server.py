@@ -17,7 +17,7 @@ from libdeadline import statuses
 from libdeadline.errors import Trouble
 
 from . import auth, store
-from .errors import AccessDenied, Internal, OtherProtocol, ServiceError, Throttling, Unauthenticated, Validation
+from .errors import Internal, ServiceError, Throttling, Unauthenticated, Validation
 from .farm import Farm
 from .operations import OPERATIONS, Call
 from .protocol import Model, Operation, error_body
@@ -170,7 +170,8 @@ class Connection(asyncio.Protocol):
         self.buffer.clear()
         body = orjson.dumps({"message": message, "reason": "CANNOT_PARSE"})
         self.answer(
-            str(uuid4()), Answer(status, body, "content-type: application/json\r\nx-amzn-errortype: ValidationException\r\n")
+            str(uuid4()),
+            Answer(status, body, "content-type: application/json\r\nx-amzn-errortype: ValidationException\r\n"),
         )
 
 
@@ -233,7 +234,14 @@ class Server:
         headers = request.headers
         try:
             principal, region, service = auth.authenticate(
-                self.farm.ring, self.farm.account, request.method, request.path, request.query, headers, request.body, time()
+                self.farm.ring,
+                self.farm.account,
+                request.method,
+                request.path,
+                request.query,
+                headers,
+                request.body,
+                time(),
             )
             if service == "logs" or "x-amz-target" in headers:
                 return self.farm.logs.take(request, principal)
@@ -274,10 +282,7 @@ class Server:
         mark = farm.mark()
         try:
             token = params.get(operation.token) if operation.token else None
-            if token:
-                body = self.once(call, function, token)
-            else:
-                body = operation.answer(function(call) or {})
+            body = self.once(call, function, token) if token else operation.answer(function(call) or {})
             if self.strict:
                 self.hold_to_shape(operation, body)
         except BaseException as error:
