@@ -270,7 +270,10 @@ class Server:
         farm = self.farm
         db = farm.db
         function = OPERATIONS.get(operation.name)
-        params = operation.parse(labels, request.query, request.headers, request.body)
+        try:
+            params = operation.parse(labels, request.query, request.headers, request.body)
+        except RecursionError:
+            raise Validation("The request is nested too deeply.", reason="CANNOT_PARSE") from None
         auth.authorize(principal, operation.name, params)
         if function is None:
             raise Validation(f"This farm does not know {operation.name}.", reason="UNKNOWN_OPERATION")

@@ -1,0 +1,226 @@
+"""Search*: filters, groups, terms and sorts, turned into one WHERE and one ORDER BY.
+
+An operation describes what can be searched as a `Target` and calls `run`.
+Source: spec/service.md section 12; botocore's model, SearchFilterExpression and SearchSortExpression.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from .errors import Validation
+from .operations import Call
+
+MAX_TOTAL = 10_000  # totalResults counts no further, and no itemOffset goes beyond
+PAGE = 100
+MAX_DEPTH = 2  # the expression itself, and groups in it
+COMPARISONS = {
+    "EQUAL": "=",
+    "GREATER_THAN": ">",
+    "GREATER_THAN_EQUAL_TO": ">=",
+    "LESS_THAN": "<",
+    "LESS_THAN_EQUAL_TO": "<=",
+}
+Condition = tuple[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field that can be filtered and sorted by: its SQL expression, and its kind: text, number or time (ms)."""
+
+    sql: str
+    kind: str = "text"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a Search operation searches.
+
+    `select` is `SELECT … FROM … [JOIN …]` without WHERE; `fields` maps the service's names (`TASK_RUN_STATUS`);
+    `terms` are the SQL expressions that a search term is looked for in; `parameters` is the JSON column (or
+    expression) with {name: {kind: text}}, if there is one; `order` is the ORDER BY where the request names none, and
+    the tie-break where it does.
+    """
+
+    select: str
+    fields: dict[str, Field]
+    terms: tuple[str, ...]
+    order: str
+    parameters: str | None = None
+
+
+def run(call: Call, target: Target, where: str, args: tuple[Any, ...]) -> tuple[list[sqlite3.Row], dict[str, Any]]:
+    """(the page of rows that match, totalResults and nextItemOffset as response members).
+
+    Raises: Validation.
+    """
+    conditions, bound = where, list(args)
+    if "filterExpressions" in call.params:
+        sql, more = _group(target, call.params["filterExpressions"], "filterExpressions", 1)
+        conditions = f"({where}) AND {sql}"
+        bound += more
+    if target.parameters:
+        call.db.create_function("dl_comparable", 1, comparable, deterministic=True)
+    source = target.select[target.select.index(" FROM ") :]
+    total = call.db.execute(
+        f"SELECT count(*) FROM (SELECT 1 {source} WHERE {conditions} LIMIT {MAX_TOTAL})", bound
+    ).fetchone()[0]
+    order, order_args = _order(target, call.params.get("sortExpressions", ()))
+    offset, size = call.params["itemOffset"], call.params.get("pageSize", PAGE)
+    found = call.db.execute(
+        f"{target.select} WHERE {conditions} ORDER BY {order} LIMIT ? OFFSET ?",
+        (*bound, *order_args, size + 1, offset),
+    ).fetchall()
+    totals: dict[str, Any] = {"totalResults": total}
+    if len(found) > size:
+        found.pop()
+        if offset + size <= MAX_TOTAL:
+            totals["nextItemOffset"] = offset + size
+    return found, totals
+
+
+def comparable(text: str | None) -> float | str | None:
+    """A parameter's text as a number if it is one, so that "10" compares with "9.5" as numbers do."""
+    try:
+        number = float(text)  # type: ignore[arg-type]
+    except (ValueError, TypeError):
+        return text
+    return number if isfinite(number) else text
+
+
+def _group(target: Target, group: dict[str, Any], path: str, depth: int) -> Condition:
+    if depth > MAX_DEPTH:
+        raise Validation("The filter groups are nested too deeply.", {path: f"At most {MAX_DEPTH - 1} level of groups"})
+    parts, args = [], []
+    for index, each in enumerate(group["filters"]):
+        kind, given = next(iter(each.items()))
+        own = f"{path}.filters.{index + 1}.member.{kind}"
+        if kind == "groupFilter":
+            sql, more = _group(target, given, own, depth + 1)
+        else:
+            sql, more = FILTERS[kind](target, given, own)
+        parts.append(sql)
+        args += more
+    return "(" + f" {group['operator']} ".join(parts) + ")", args
+
+
+def _field(target: Target, name: str, path: str, *kinds: str) -> Field:
+    field = target.fields.get(name)
+    if field is None or (kinds and field.kind not in kinds):
+        known = ", ".join(name for name, each in target.fields.items() if not kinds or each.kind in kinds)
+        raise Validation(f"'{name}' can't be used here.", {f"{path}.name": f"Must be one of: {known}"})
+    return field
+
+
+def _operator(given: dict[str, Any], path: str, *allowed: str) -> str:
+    operator = str(given["operator"])
+    if operator not in allowed:
+        raise Validation(
+            f"The operator {operator} is not supported for this filter.",
+            {f"{path}.operator": f"Must be one of: {', '.join(allowed)}"},
+        )
+    return operator
+
+
+def _date_time(target: Target, given: dict[str, Any], path: str) -> Condition:
+    field = _field(target, given["name"], path, "time")
+    operator = _operator(given, path, *COMPARISONS)
+    return f"{field.sql} {COMPARISONS[operator]} ?", [given["dateTime"]]
+
+
+def _string(target: Target, given: dict[str, Any], path: str) -> Condition:
+    field = _field(target, given["name"], path, "text", "number")
+    operator = _operator(given, path, "EQUAL", "NOT_EQUAL")
+    return f"{field.sql} {'IS' if operator == 'EQUAL' else 'IS NOT'} ?", [_typed(field, given["value"], path)]
+
+
+def _string_list(target: Target, given: dict[str, Any], path: str) -> Condition:
+    field = _field(target, given["name"], path, "text", "number")
+    operator = _operator(given, path, "ANY_EQUALS", "ALL_NOT_EQUALS")
+    values = [_typed(field, each, path) for each in given["values"]]
+    listed = f"ifnull({field.sql}, '') {'IN' if operator == 'ANY_EQUALS' else 'NOT IN'}"
+    return f"{listed} ({', '.join('?' * len(values))})", values
+
+
+def _typed(field: Field, text: str, path: str) -> Any:
+    if field.kind != "number":
+        return text
+    value = comparable(text)
+    if isinstance(value, str):
+        raise Validation(f"'{text}' is no number.", {f"{path}.value": "Must be a number for this field"})
+    return value
+
+
+def _parameter_value(target: Target, name: str) -> Condition:
+    # {name: {kind: text}} -> text; NULL where the row has no such parameter
+    return (
+        f"(SELECT (SELECT inner.value FROM json_each(outer.value) AS inner LIMIT 1)"
+        f" FROM json_each({target.parameters}) AS outer WHERE outer.key = ?)",
+        [name],
+    )
+
+
+def _parameter(target: Target, given: dict[str, Any], path: str) -> Condition:
+    if target.parameters is None:
+        raise Validation("There are no parameters to filter by here.", {path: "Not supported by this operation"})
+    operator = _operator(given, path, *COMPARISONS, "NOT_EQUAL")
+    sql, args = _parameter_value(target, given["name"])
+    value = comparable(given["value"])
+    if operator == "NOT_EQUAL":
+        return f"dl_comparable({sql}) IS NOT ?", [*args, value]
+    if operator == "EQUAL":
+        return f"dl_comparable({sql}) = ?", [*args, value]
+    kind = "text" if isinstance(value, str) else "real"
+    comparison = f"dl_comparable({sql}) {COMPARISONS[operator]} ?"
+    return f"(typeof(dl_comparable({sql})) = '{kind}' AND {comparison})", [*args, *args, value]
+
+
+def _term(target: Target, given: dict[str, Any], path: str) -> Condition:
+    term = given["searchTerm"]
+    words = [term] if given.get("matchType", "FUZZY_MATCH") == "CONTAINS" else term.split() or [term]
+    parts, args = [], []
+    for word in words:
+        for sql in target.terms:
+            parts.append(f"instr(lower({sql}), lower(?))")
+            args.append(word)
+        if target.parameters:
+            parts.append(
+                f"EXISTS (SELECT 1 FROM json_tree({target.parameters}) AS leaf"
+                " WHERE leaf.atom IS NOT NULL AND instr(lower(leaf.atom), lower(?)))"
+            )
+            args.append(word)
+    # instr of NULL is NULL, and NULL in an OR leaves the others to decide.
+    return f"ifnull({' OR '.join(parts)}, 0)", args
+
+
+FILTERS = {
+    "dateTimeFilter": _date_time,
+    "parameterFilter": _parameter,
+    "searchTermFilter": _term,
+    "stringFilter": _string,
+    "stringListFilter": _string_list,
+}
+
+
+def _order(target: Target, sorts: Any) -> Condition:
+    parts: list[str] = []
+    args: list[Any] = []
+    for index, each in enumerate(sorts):
+        kind, given = next(iter(each.items()))
+        path = f"sortExpressions.{index + 1}.member.{kind}"
+        way = "DESC" if given.get("sortOrder") == "DESCENDING" else "ASC"
+        if kind == "fieldSort":
+            parts.append(f"{_field(target, given['name'], path).sql} {way}")
+        elif kind == "userJobsFirst":
+            parts.append(f"{_field(target, 'CREATED_BY', path).sql} = ? DESC")
+            args.append(given["userIdentityId"])
+        elif target.parameters is None:
+            raise Validation("There are no parameters to sort by here.", {path: "Not supported by this operation"})
+        else:
+            sql, more = _parameter_value(target, given["name"])
+            parts.append(f"dl_comparable({sql}) {way}")
+            args += more
+    return ", ".join([*parts, target.order]), args
