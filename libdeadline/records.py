@@ -96,6 +96,7 @@ class Bundle(Record):
     name: str | None = _may("string", "name of the job, format strings unresolved")
     farm_id: str | None = _may("string", "farm that the job is for")
     queue_id: str | None = _may("string", "queue that the job is for")
+    queue_name: str | None = _may("string", "display name of the queue")
     parameters: dict[str, dict[str, str]] | None = _may("object", "CreateJob's parameters: name to {type: text}")
     priority: int | None = _may("integer", "0 to 100")
     max_failed_tasks_count: int | None = _may("integer", "failed tasks after which the job stops")
@@ -106,6 +107,7 @@ class Bundle(Record):
     file_system: str | None = _may("string", "COPIED or VIRTUAL")
     s3_bucket_name: str | None = _may("string", "bucket of the queue's job attachments; absent: it takes none")
     root_prefix: str | None = _may("string", "root prefix of the queue's job attachments")
+    known_asset_paths: list[str] | None = _may("array", "folders that files may come from without a question, absolute")
 
 
 class Root(Record):
@@ -161,6 +163,7 @@ class Job(Record):
     queue_id: str | None = _may("string", "queue-<32 hex>")
     name: str | None = _may("string", "name, format strings resolved")
     lifecycle_status: str | None = _may("string", "CREATE_IN_PROGRESS, CREATE_COMPLETE, ...")
+    lifecycle_status_message: str | None = _may("string", "what the service says about it")
     task_run_status: str | None = _may("string", "READY, RUNNING, SUCCEEDED, FAILED, ...")
     task_run_status_counts: dict[str, int] | None = _may("object", "status to number of tasks")
     started_at: str | None = _may("string", "RFC 3339, UTC")
@@ -201,6 +204,10 @@ class Session(Record):
     lifecycle_status: str | None = _may("string", "STARTED, ENDED, ...")
     started_at: str | None = _may("string", "RFC 3339, UTC")
     ended_at: str | None = _may("string", "RFC 3339, UTC; absent while open")
+    log_group: str | None = _may("string", "CloudWatch Logs group of its log")
+    log_stream: str | None = _may("string", "CloudWatch Logs stream of its log")
+    action_started_at: str | None = _may("string", "RFC 3339, UTC; of the one action whose lines follow")
+    action_ended_at: str | None = _may("string", "RFC 3339, UTC; absent while it runs")
 
 
 class Action(Record):
@@ -223,6 +230,7 @@ class Log(Record):
     __slots__ = ()
     kind, purpose = "log", "A line of a log."
     timestamp: str = _need("string", "RFC 3339, UTC, milliseconds")
+    ingestion_time: str | None = _may("string", "RFC 3339, UTC, milliseconds; when it was stored")
     message: str = _need("string", "the line, without its end")
     log_group: str | None = _may("string", "CloudWatch Logs group")
     log_stream: str | None = _may("string", "CloudWatch Logs stream: the session or worker id")
