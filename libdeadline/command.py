@@ -111,16 +111,20 @@ class Run:
         self.text = False  # a stage at a pipeline's end sets this: it prints text, and no end record follows
         self._meter: Meter | None = None
 
-    def input(self, *kinds: type[Record], open_ended: bool = False) -> Iterator[Record]:
+    def input(
+        self, *kinds: type[Record], open_ended: bool = False, before_wait: Callable[[], None] | None = None
+    ) -> Iterator[Record]:
         """The records on standard input: see `libdeadline.stream.Input`, whose iteration ends only where whole.
 
+        `before_wait` is called where the next record has to be waited for; by default it flushes the output.
         Raises: Trouble (64) where standard input is a terminal.
         """
         from .stream import Input
 
         if os.isatty(0):
             raise Trouble("nothing to read: pipe records in, or name what to work on (see --help)", statuses.USAGE)
-        return iter(Input(0, kinds, open_ended=open_ended, before_wait=self.output.flush if self.output else None))
+        flush = self.output.flush if self.output else None
+        return iter(Input(0, kinds, open_ended=open_ended, before_wait=before_wait or flush))
 
     def print(self, text: str) -> None:
         """Write text to standard output at once, in place of records (see `text`)."""
