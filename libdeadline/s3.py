@@ -8,7 +8,6 @@ Source: Amazon S3 API Reference; Signature Version 4 (payloads unsigned: the che
 from __future__ import annotations
 
 import os
-import random
 import re
 import socket
 import struct
@@ -400,8 +399,10 @@ class _Patience:
         # A stalled connection has by itself used up the time, and still earns one more try.
         if self.tries > 1 and now - self.since > budget_s:
             return False
+        from random import uniform  # costs 7 ms: only when something has failed already
+
         first, longest = BACKOFF_S
-        pause = min(longest, first * 2 ** min(self.tries - 1, 20)) * random.uniform(0.5, 1.0)
+        pause = min(longest, first * 2 ** min(self.tries - 1, 20)) * uniform(0.5, 1.0)
         if self.service.stopping.wait(max(pause, at_least_s)):
             raise Stopping
         return True
@@ -422,6 +423,7 @@ class S3:
         *,
         owner: str | None = None,
         ca_bundle: str | None = None,
+        proxy: str | None = None,
         retry_s: float = RETRY_S,
         stall_s: float = STALL_S,
         bytes_per_s: int | None = None,
@@ -430,7 +432,7 @@ class S3:
         """`endpoint` None means AWS; `owner` is the account that must own the bucket."""
         self.region, self.bucket, self.owner = region, bucket, owner
         self._credentials = credentials
-        self._ca_bundle = ca_bundle
+        self._ca_bundle, self._proxy_url = ca_bundle, proxy
         self.retry_s, self.stall_s = retry_s, stall_s
         self.user_agent = user_agent
         self.stopping = Event()
@@ -475,10 +477,19 @@ class S3:
         """
         return self._put(key, (), hash, metadata, if_absent, body=data)
 
-    def put_file(self, key: str, descriptor: int, size: int, *, hash: str, if_absent: bool = False) -> bool:
+    def put_file(
+        self,
+        key: str,
+        descriptor: int,
+        size: int,
+        *,
+        hash: str,
+        metadata: Mapping[str, str] | None = None,
+        if_absent: bool = False,
+    ) -> bool:
         """Store the first `size` bytes of an open file, as `put` does; nothing is stored unless they hash to `hash`."""
         part = _Part(descriptor, 0, size, hash, bool(self.verifies and self.checksums))
-        return self._put(key, (), hash, None, if_absent, part=part)
+        return self._put(key, (), hash, metadata, if_absent, part=part)
 
     def get(self, key: str, most: int = 1 << 30) -> Got | None:
         """A whole object in memory, or None where there is none."""
@@ -801,7 +812,7 @@ class S3:
             least = min(float(after), 30.0) if after.isdecimal() else 0.0
             if status in (429, 503):
                 # Everyone slows down, not only the thread that was told to.
-                self._pause_until = monotonic() + max(least, random.uniform(0.05, 0.25) * 2 ** min(patience.tries, 6))
+                self._pause_until = monotonic() + max(least, 0.1 * 2 ** min(patience.tries, 6))
             if patience.spend(self.retry_s, least):
                 return
         raise self._error(doing, key, response)
@@ -809,7 +820,7 @@ class S3:
     def _endure(self, doing: str, key: str | None, error: BaseException, patience: _Patience) -> None:
         """Wait before the next try after a connection failed. Raises: S3Error where there will be none."""
         subject = self.url(key or "")
-        where = self._origin
+        where = self.origin
         final: str | None = None
         budget = self.retry_s
         name = type(error).__name__
@@ -937,15 +948,15 @@ class S3:
         else:
             self._path = f"{path}/{self.bucket}"
             self._base = self._path + "/"
-        self._name, self._port = host, parts.port or (443 if self._tls else 80)
+        self.host, self._port = host, parts.port or (443 if self._tls else 80)
         shown = f"[{host}]" if ":" in host else host
         self._host = shown if parts.port in (None, 443 if self._tls else 80) else f"{shown}:{parts.port}"
-        self._origin = f"{parts.scheme}://{self._host}"
-        self._proxy = _proxy_for(parts.scheme, host)
+        self.origin = f"{parts.scheme}://{self._host}"
+        self._proxy = _proxy_for(parts.scheme, host, self._proxy_url)
         self._proxied = ""
         self._extra = f"user-agent: {self.user_agent}\r\n"
         if self._proxy and not self._tls:
-            self._proxied = self._origin
+            self._proxied = self.origin
             self._extra += self._proxy[2]
 
     def _connection(self) -> _Connection:
@@ -957,7 +968,7 @@ class S3:
 
     def _open_socket(self) -> tuple[Any, bool]:
         began = monotonic()
-        host, port = (self._proxy[0], self._proxy[1]) if self._proxy else (self._name, self._port)
+        host, port = (self._proxy[0], self._proxy[1]) if self._proxy else (self.host, self._port)
         raw = socket.create_connection((host, port), timeout=min(CONNECT_S, self.stall_s))
         took = monotonic() - began
         if self.connect_s is None or took < self.connect_s:
@@ -976,7 +987,7 @@ class S3:
                 self._tunnel(raw)
             if self._context is None:
                 self._context = _tls_context(self._ca_bundle)
-            raw = self._context.wrap_socket(raw, server_hostname=self._name)
+            raw = self._context.wrap_socket(raw, server_hostname=self.host)
         with self._lock:
             self._sockets[raw] = None
         if self.stopping.is_set():
@@ -986,7 +997,7 @@ class S3:
 
     def _tunnel(self, raw: socket.socket) -> None:
         assert self._proxy is not None
-        name = f"[{self._name}]" if ":" in self._name else self._name
+        name = f"[{self.host}]" if ":" in self.host else self.host
         raw.sendall(
             f"CONNECT {name}:{self._port} HTTP/1.1\r\nhost: {name}:{self._port}\r\n{self._proxy[2]}\r\n".encode()
         )
@@ -1010,6 +1021,11 @@ def checksum(hash: str) -> str:
     return b64encode(bytes.fromhex(hash)).decode()
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, by its name."""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
 def _query(pairs: list[tuple[str, str]]) -> str:
     return "&".join(sorted(f"{name}={quote(value, safe='-_.~')}" for name, value in pairs))
 
@@ -1023,14 +1039,20 @@ def _unquoted(key: bytes) -> str:
     return unquote_plus(text) if "%" in text or "+" in text else text
 
 
-def _proxy_for(scheme: str, host: str) -> tuple[str, int, str] | None:
-    """(host, port, authorization header line) of the proxy that the environment names for `host`, if any."""
-    if not any(name.lower().endswith("_proxy") for name in os.environ):
+def _proxy_for(scheme: str, host: str, of_settings: str | None) -> tuple[str, int, str] | None:
+    """(host, port, authorization header line) of the proxy for `host`, of the settings or the environment, if any.
+
+    Shape: the settings' proxy is for https; both give way to NO_PROXY, and none is asked for our own loopback.
+    """
+    if is_loopback(host):
+        return None
+    found = of_settings if scheme == "https" else None
+    if not found and not any(name.lower().endswith("_proxy") for name in os.environ):
         return None
     from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
     proxies = getproxies_environment()
-    found = proxies.get(scheme) or proxies.get("all")
+    found = found or proxies.get(scheme) or proxies.get("all")
     if not found or proxy_bypass_environment(host):
         return None
     parts = urlsplit(found if "://" in found else f"http://{found}")

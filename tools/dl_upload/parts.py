@@ -1,0 +1,346 @@
+"""Sends one open file: whole, or in parts that a later run can take up where a killed one left off."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from libdeadline import statuses
+from libdeadline.errors import Trouble
+from libdeadline.s3 import Changed, S3Error, Stopping, is_loopback
+from libdeadline.store import Presence, Store
+
+if TYPE_CHECKING:
+    from .sending import Item
+
+PART_BYTES = 16 << 20
+MOST_PARTS = 10_000  # S3's limit
+READ_BYTES = 1 << 20
+NEAR_SENDERS, FAR_SENDERS = 4, 16  # parts on their way at the same time
+DAMAGED_TRIES = 3  # of a content that is right here and arrives wrong
+ABORT_S = 5.0  # for which cleaning up may hold up an exit
+
+
+def send_open(store: Store, hash: str, descriptor: int, path: str, size: int, absent: bool) -> str:
+    """Store an open file that fits one request: new, or present where someone else was quicker.
+
+    Raises: Trouble (75) where its content is not what `hash` was made of; nothing was stored then.
+    """
+    from xxhash import xxh3_128_hexdigest
+
+    from .sending import SMALL_BYTES, changed
+
+    key = store.data_key(hash)
+    for _ in range(DAMAGED_TRIES):
+        try:
+            if size <= SMALL_BYTES:
+                data = os.pread(descriptor, size + 1, 0)
+                if len(data) != size or xxh3_128_hexdigest(data) != hash:
+                    raise changed(path)
+                stored = store.s3.put(key, data, hash=hash, if_absent=absent)
+            else:
+                stored = store.s3.put_file(key, descriptor, size, hash=hash, if_absent=absent)
+            return "new" if stored else "present"
+        except Changed:
+            if size > SMALL_BYTES and hash_of(descriptor, size) != hash:
+                raise changed(path) from None
+    raise damaged(store.s3.url(key))
+
+
+def damaged(url: str) -> Trouble:
+    """The trouble with content that does not arrive as it was sent."""
+    return Trouble(f"'{url}' is not what its key says: its content was damaged on the way", statuses.DATA)
+
+
+def hash_of(descriptor: int, size: int) -> str:
+    """XXH3 128 of the first `size` bytes of an open file."""
+    from xxhash import xxh3_128
+
+    digest, offset, buffer = xxh3_128(), 0, memoryview(bytearray(READ_BYTES))
+    while offset < size and (got := os.preadv(descriptor, [buffer[: size - offset]], offset)):
+        digest.update(buffer[:got])
+        offset += got
+    return digest.hexdigest()
+
+
+class Journal:
+    """What of a multipart upload is done, in a file that outlives a kill; held by one process at a time.
+
+    Shape: a line `<upload id> <part bytes> <key>`, then a line `<number> <hash> <etag>` for each part that is stored.
+    """
+
+    def __init__(self, folder: str, name: str, part_bytes: int) -> None:
+        """`name` tells endpoint, bucket and key. Raises: OSError; BlockingIOError where another process holds it."""
+        from xxhash import xxh3_128_hexdigest
+
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        self.path = os.path.join(folder, xxh3_128_hexdigest(name.encode()) + ".parts")
+        self.upload_id: str | None = None
+        self.parts: dict[int, tuple[str, str]] = {}
+        self._name, self._part_bytes = name, part_bytes
+        self._file = open(self.path, "a+", encoding="utf-8")  # noqa: SIM115
+        try:
+            import fcntl
+
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            pass
+        except OSError:
+            self._file.close()
+            raise
+        self._read()
+
+    def _read(self) -> None:
+        self._file.seek(0)
+        lines = self._file.read().split("\n")
+        whole = lines[:-1]  # what follows the last newline was cut off
+        if not whole:
+            return
+        first = whole[0].split(" ", 2)
+        if len(first) != 3 or first[1:] != [str(self._part_bytes), self._name]:
+            return
+        self.upload_id = first[0]
+        for line in whole[1:]:
+            number, _, rest = line.partition(" ")
+            hash, _, etag = rest.partition(" ")
+            if number.isdecimal() and etag:
+                self.parts[int(number)] = (hash, etag)
+
+    def begin(self, upload_id: str) -> None:
+        """Start anew with another upload."""
+        self.upload_id, self.parts = upload_id, {}
+        self._file.seek(0)
+        self._file.truncate()
+        self._append(f"{upload_id} {self._part_bytes} {self._name}\n")
+
+    def add(self, number: int, hash: str, etag: str) -> None:
+        """Remember a part that is stored."""
+        self.parts[number] = (hash, etag)
+        self._append(f"{number} {hash} {etag}\n")
+
+    def _append(self, line: str) -> None:
+        self._file.write(line)
+        self._file.flush()
+
+    def close(self, *, remove: bool) -> None:
+        """Let go of it; `remove` when the upload is over, one way or the other."""
+        if remove:
+            try:
+                os.unlink(self.path)
+            except OSError:
+                pass
+        self._file.close()
+
+
+class _Task(NamedTuple):
+    item: Item
+    descriptor: int
+    path: str
+    size: int
+    absent: bool
+
+
+class _Part(NamedTuple):
+    key: str
+    upload_id: str
+    number: int
+    descriptor: int
+    offset: int
+    length: int
+    hash: str
+
+
+class LargeFiles:
+    """Sends large files one after another, several parts of each at the same time."""
+
+    def __init__(
+        self,
+        store: Store,
+        presence: Presence,
+        jobs: int | None,
+        journals: str,
+        finish: Callable[..., None],
+        moved: Callable[[int], None],
+    ) -> None:
+        """`finish` is called with an item and its trouble, if any; `moved` with the bytes of each part that is sent."""
+        self.store, self.presence, self.journals = store, presence, journals
+        self._finish, self._moved = finish, moved
+        self._files: SimpleQueue[_Task | None] = SimpleQueue()
+        self._parts: SimpleQueue[_Part | None] = SimpleQueue()
+        self._results: SimpleQueue[tuple[_Part, Any]] = SimpleQueue()
+        near = is_loopback(store.s3.host)
+        self._most = min(jobs or MOST_PARTS, NEAR_SENDERS if near else FAR_SENDERS)
+        self._senders = 0
+        self._thread: Thread | None = None
+        self._open: dict[str, tuple[str, Journal | None]] = {}  # key: upload id and journal of what is going on
+
+    def submit(self, item: Item, descriptor: int, path: str, size: int, absent: bool) -> None:
+        """Have an open file sent; it is closed when that is done."""
+        self._files.put(_Task(item, descriptor, path, size, absent))
+        if self._thread is None:
+            self._thread = Thread(target=self._run, daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Let the threads end when all is done."""
+        self._files.put(None)
+
+    def stop(self) -> None:
+        """Abort what is being sent. `S3.stop` was called before."""
+        if self._thread is not None:
+            self._thread.join(ABORT_S)
+        s3 = self.store.s3
+        if not self._open:
+            return
+        s3.resume()
+        s3.retry_s = s3.stall_s = ABORT_S
+        for key, (upload_id, journal) in list(self._open.items()):
+            try:
+                s3.abort_multipart(key, upload_id)
+            except (Trouble, Stopping):
+                continue  # the journal stays: the next run goes on with the upload
+            if journal is not None:
+                journal.close(remove=True)
+
+    def _run(self) -> None:
+        while (task := self._files.get()) is not None:
+            try:
+                task.item.outcome = self._send(task)
+                self.presence.remember(str(task.item.row["hash"]), task.size)
+                self._finish(task.item)
+            except Stopping:
+                return
+            except Exception as error:
+                self._finish(task.item, error)
+            finally:
+                os.close(task.descriptor)
+        for _ in range(self._senders):
+            self._parts.put(None)
+
+    def _work(self) -> None:
+        s3 = self.store.s3
+        while (part := self._parts.get()) is not None:
+            result: Any
+            for _ in range(DAMAGED_TRIES):
+                try:
+                    result = s3.put_part(*part)
+                    break
+                except Exception as error:
+                    result = error
+                    if not isinstance(error, Changed):
+                        break
+            self._results.put((part, result))
+
+    def _send(self, task: _Task) -> str:
+        """Store a file in parts: new, or present where someone else was quicker."""
+        hash = str(task.item.row["hash"])
+        key = self.store.data_key(hash)
+        s3 = self.store.s3
+        part_bytes = max(PART_BYTES, -(-task.size // MOST_PARTS) + READ_BYTES & -READ_BYTES)
+        journal: Journal | None
+        try:
+            journal = Journal(self.journals, f"{s3.origin} {s3.bucket} {key}", part_bytes)
+        except OSError:
+            journal = None  # another process sends the same, or there is no place for a journal: without, then
+        over = False
+        try:
+            for _ in range(2):
+                try:
+                    outcome = self._send_parts(task, hash, key, part_bytes, journal)
+                    over = True
+                    return outcome
+                except S3Error as error:
+                    # An upload that a journal remembers may have been cleared away meanwhile.
+                    if error.code != "NoSuchUpload" or journal is None:
+                        raise
+                    journal.upload_id = None
+            raise Trouble(f"the upload of '{s3.url(key)}' was aborted by someone else", statuses.TRY_AGAIN)
+        except Trouble as error:
+            # What a later run can go on with is kept: for changed content there is nothing to go on with.
+            if not isinstance(error, S3Error) and key in self._open:
+                s3.abort_multipart(key, self._open[key][0])
+                over = True
+            raise
+        finally:
+            if not s3.stopping.is_set():
+                self._open.pop(key, None)
+                if journal is not None:
+                    journal.close(remove=over)
+
+    def _send_parts(self, task: _Task, hash: str, key: str, part_bytes: int, journal: Journal | None) -> str:
+        from xxhash import xxh3_128
+
+        from .sending import changed
+
+        s3 = self.store.s3
+        if journal is not None and journal.upload_id:
+            upload_id = journal.upload_id
+        else:
+            upload_id = s3.create_multipart(key)
+            if journal is not None:
+                journal.begin(upload_id)
+        self._open[key] = (upload_id, journal)
+        whole = xxh3_128()
+        buffer = memoryview(bytearray(READ_BYTES))
+        done: dict[int, tuple[str, str]] = {}  # number: hash, etag
+        on_way = 0
+        failed: Exception | None = None
+
+        def collect() -> None:
+            nonlocal on_way, failed
+            part, result = self._results.get()
+            on_way -= 1
+            if isinstance(result, Exception):
+                failed = failed or result
+                return
+            done[part.number] = (part.hash, result)
+            if journal is not None:
+                journal.add(part.number, part.hash, result)
+            self._tell(task.item, part.length)
+
+        try:
+            for number, offset in enumerate(range(0, task.size, part_bytes), 1):
+                length = min(part_bytes, task.size - offset)
+                digest, position = xxh3_128(), offset
+                while position < offset + length:
+                    got = os.preadv(task.descriptor, [buffer[: offset + length - position]], position)
+                    if not got:
+                        raise changed(task.path)
+                    whole.update(buffer[:got])
+                    digest.update(buffer[:got])
+                    position += got
+                part_hash = digest.hexdigest()
+                known = journal.parts.get(number) if journal is not None else None
+                if known is not None and known[0] == part_hash:
+                    done[number] = known
+                    self._tell(task.item, length)
+                    continue
+                while on_way >= self._most and failed is None:
+                    collect()
+                if failed is not None or s3.stopping.is_set():
+                    break
+                if self._senders < self._most:
+                    self._senders += 1
+                    Thread(target=self._work, daemon=True).start()
+                self._parts.put(_Part(key, upload_id, number, task.descriptor, offset, length, part_hash))
+                on_way += 1
+        finally:
+            while on_way:
+                collect()
+        if failed is not None:
+            if isinstance(failed, Changed):
+                raise changed(task.path) if hash_of(task.descriptor, task.size) != hash else damaged(s3.url(key))
+            raise failed
+        if s3.stopping.is_set():
+            raise Stopping
+        if whole.hexdigest() != hash or os.fstat(task.descriptor).st_size != task.size:
+            raise changed(task.path)
+        parts = [(number, etag, part_hash) for number, (part_hash, etag) in sorted(done.items())]
+        return "new" if s3.complete_multipart(key, upload_id, parts, if_absent=task.absent) else "present"
+
+    def _tell(self, item: Item, length: int) -> None:
+        item.large_bytes += length
+        self._moved(length)

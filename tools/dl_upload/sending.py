@@ -1,0 +1,178 @@
+"""Sends contents to the store from many threads, and tells in which order what was done.
+
+feeder ──▶ pending (in order) ─────────────────▶ emitter: takes from the front what is done
+   └─────▶ tasks ──▶ worker threads ──▶ finished ──┘
+                         └─▶ large files (parts.py)
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any
+
+from libdeadline import statuses
+from libdeadline.errors import Trouble, os_trouble
+from libdeadline.records import File, Record
+from libdeadline.s3 import S3Error, Stopping
+from libdeadline.store import Presence, Store
+
+from .parts import LargeFiles, damaged, send_open
+
+SMALL_BYTES = 1 << 17  # sent from memory
+LARGE_BYTES = 32 << 20  # from here on in parts
+NEAR_THREADS, FAR_THREADS = 16, 64  # by default: on this machine, and where answers take their time
+MOST_THREADS = 128
+FAR_S = 0.002  # an answer that is never quicker comes from afar
+THREADS_S = 0.0002  # a thread more for each such part of the time that an answer takes
+
+
+class Item:
+    """A record on its way through, and what became of it."""
+
+    __slots__ = ("cached", "counted", "done", "fatal", "large_bytes", "outcome", "row", "size", "trouble", "twin")
+
+    def __init__(self, row: Record) -> None:
+        self.row = row
+        self.counted = self.done = self.fatal = self.twin = False
+        self.cached: bool | None = None  # believed to be there by the check cache: verified (True) or not (False)
+        self.outcome: str | None = None
+        self.trouble: Trouble | None = None
+        self.size = 0
+        self.large_bytes = 0  # of a file sent in parts: told as progress already
+
+
+class Sender:
+    """The threads that send."""
+
+    def __init__(
+        self,
+        store: Store,
+        presence: Presence,
+        jobs: int | None,
+        verify: bool,
+        journals: str,
+        finished: SimpleQueue[Any],
+    ) -> None:
+        """Items that are done are put into `finished`, and the bytes of a large file's parts as they are sent."""
+        self.store, self.presence, self.verify = store, presence, verify
+        self.tasks: SimpleQueue[Item | None] = SimpleQueue()
+        self.finished = finished
+        self._jobs = jobs
+        self._threads = 0
+        self._large = LargeFiles(store, presence, jobs, journals, self._finish, self.finished.put)
+        self.stopped = False
+
+    def submit(self, item: Item) -> None:
+        """Have the file of `item` looked for and, if need be, stored."""
+        self.tasks.put(item)
+        waiting = self.tasks.qsize()
+        if waiting > 1 or not self._threads:
+            if self._threads < self._most():
+                self._start()
+            self.presence.expect(waiting)
+
+    def close(self) -> None:
+        """Let the threads end when all is done."""
+        for _ in range(self._threads):
+            self.tasks.put(None)
+        self._large.close()
+
+    def stop(self) -> None:
+        """Give up at once what is being sent; multipart uploads are aborted."""
+        self.stopped = True
+        self.store.s3.stop()
+        self._large.stop()
+
+    def _most(self) -> int:
+        if self._jobs:
+            return self._jobs
+        quickest = self.store.s3.quickest_s
+        if quickest is None:
+            return 8
+        if quickest < FAR_S:
+            return NEAR_THREADS
+        return max(FAR_THREADS, min(MOST_THREADS, int(quickest / THREADS_S)))
+
+    def _start(self) -> None:
+        self._threads += 1
+        Thread(target=self._work, daemon=True).start()
+
+    def _work(self) -> None:
+        while (item := self.tasks.get()) is not None:
+            if self.tasks.qsize() > self._threads and self._threads < self._most():
+                self._start()
+            try:
+                if self._settle(item):
+                    self._finish(item)
+            except Stopping:
+                return
+            except Exception as error:
+                self._finish(item, error)
+
+    def _finish(self, item: Item, error: Exception | None = None) -> None:
+        if error is not None:
+            if isinstance(error, OSError):
+                error = os_trouble(error, "read")
+            elif not isinstance(error, Trouble):
+                error = Trouble(f"internal error: {type(error).__name__}: {error}; please report it", statuses.SOFTWARE)
+                item.fatal = True
+            if isinstance(error, S3Error):
+                item.fatal = True  # what fails for one object for good fails for all
+            item.trouble = error
+        item.done = True
+        self.finished.put(item)
+
+    def _settle(self, item: Item) -> bool:
+        """See to it that the content is in the store; False where others go on with it."""
+        row = item.row
+        assert isinstance(row, File)
+        hash, size = str(row.hash), row.size
+        known = self.presence.find(hash)
+        if item.cached and known is None:
+            self.presence.refute()
+        if known is not None and (size is None or known == size):
+            item.outcome = "present"
+        else:
+            path = os.path.join(row.root or "", row.path)
+            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+            try:
+                about = os.fstat(descriptor)
+                if not stat.S_ISREG(about.st_mode):
+                    raise Trouble(f"'{path}' is no regular file any more: run again", statuses.TRY_AGAIN, path=path)
+                size = about.st_size if size is None else size
+                item.size = size
+                if about.st_size != size:
+                    raise changed(path)
+                if size >= LARGE_BYTES:
+                    self._large.submit(item, descriptor, path, size, known is None)
+                    descriptor = -1
+                    return False
+                item.outcome = send_open(self.store, hash, descriptor, path, size, known is None)
+            finally:
+                if descriptor >= 0:
+                    os.close(descriptor)
+        assert size is not None or known is not None
+        self.presence.remember(hash, known if size is None else size)  # type: ignore[arg-type]
+        if self.verify:
+            verify(self.store, hash)
+        return True
+
+
+def changed(path: str) -> Trouble:
+    """The trouble with a file whose content is not what was hashed."""
+    return Trouble(
+        f"'{path}' changed after it was hashed, and was not stored: run again", statuses.TRY_AGAIN, path=path
+    )
+
+
+def verify(store: Store, hash: str) -> None:
+    """Read a content back. Raises: Trouble (65) where it is not what its key says."""
+    from xxhash import xxh3_128
+
+    digest = xxh3_128()
+    key = store.data_key(hash)
+    if store.s3.fetch(key, digest.update) is None or digest.hexdigest() != hash:
+        raise damaged(store.s3.url(key))
