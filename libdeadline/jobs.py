@@ -22,6 +22,7 @@ def record_of(answer: dict[str, Any], farm_id: str, queue_id: str, **fields: Any
         queue_id=queue_id,
         name=answer.get("name") or answer.get("displayName"),
         lifecycle_status=answer.get("lifecycleStatus"),
+        lifecycle_status_message=answer.get("lifecycleStatusMessage"),
         task_run_status=answer.get("taskRunStatus"),
         task_run_status_counts=dict(counts) if counts else None,
         started_at=times.text_of(answer["startedAt"]) if answer.get("startedAt") else None,

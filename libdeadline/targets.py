@@ -72,8 +72,8 @@ def target(args: Mapping[str, Any], *, queue: bool = True) -> Target:
 
 
 def _missing(what: str, count: int) -> Trouble:
-    found = f"{count} {what}s to choose from" if count else f"no {what} to choose"
+    found = f"there are {count} to choose from" if count else "there is none to choose"
     return Trouble(
-        f"which {what}? there is {found}: give --{what}-id, or set it with deadline config set defaults.{what}_id",
+        f"which {what}? {found}: give --{what}-id, or set it with deadline config set defaults.{what}_id",
         statuses.USAGE,
     )

@@ -81,8 +81,8 @@ def _scalar(value: Any) -> str:
         return "null"
     if value is True or value is False:
         return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
+    if isinstance(value, int) or (isinstance(value, float) and "e" not in repr(value) and "n" not in repr(value)):
+        return repr(value)
     if isinstance(value, datetime):
         return value.isoformat(" ")
     if value == {}:

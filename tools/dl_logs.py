@@ -35,7 +35,7 @@ Without a <job>, the jobs are those of the job records on standard input.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -108,7 +108,7 @@ def lines(answer: dict[str, Any], stream: Stream) -> Iterator[Log]:
 
 def _stamp(milliseconds: int | None) -> str:
     whole, part = divmod(int(milliseconds or 0), 1000)
-    moment = datetime.fromtimestamp(whole, timezone.utc)
+    moment = datetime.fromtimestamp(whole, UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{part:03}Z"
 
 
@@ -117,7 +117,7 @@ def chosen_session(sessions: list[dict[str, Any]]) -> dict[str, Any] | None:
 
     Source: client specification, job logs, session choice.
     """
-    never = datetime.min.replace(tzinfo=timezone.utc)
+    never = datetime.min.replace(tzinfo=UTC)
     running = [session for session in sessions if not session.get("endedAt")]
     if running:
         return max(running, key=lambda session: session.get("startedAt") or never)
@@ -270,7 +270,7 @@ def job_log(args: command.Arguments, reading: Reading, job: Job | None, reached:
         sessions = list(client.items("ListSessions", where))
         reading.run.count(sessions=len(sessions))
         if args["--all-sessions"]:
-            never = datetime.min.replace(tzinfo=timezone.utc)
+            never = datetime.min.replace(tzinfo=UTC)
             chosen = sorted(sessions, key=lambda session: session.get("startedAt") or never)
         else:
             one = chosen_session(sessions)
@@ -306,7 +306,7 @@ def _session_log(
         if not action.get("startedAt"):
             raise Trouble(f"session action '{args['--session-action-id']}' has not started", statuses.NO_INPUT)
         reference = action["startedAt"]
-        last = action.get("endedAt") or datetime.now(timezone.utc)
+        last = action.get("endedAt") or datetime.now(UTC)
         start, end = max(start or reference, reference), min(end or last, last)
         if start > end:
             raise Trouble(

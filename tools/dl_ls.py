@@ -28,8 +28,8 @@ Options:
 
 A <kind> in the plural (farms, queues, fleets, workers, jobs, steps, tasks,
 sessions, actions, queue-environments, storage-profiles,
-queue-storage-profiles, limits, budgets, queue-fleet-associations,
-queue-limit-associations, farm-members, queue-members, fleet-members,
+queue-storage-profiles, limits, budgets, queue-fleets (the queue, then all about
+each of its fleets), queue-fleet-associations, queue-limit-associations, farm-members, queue-members, fleet-members,
 job-members, job-parameters, step-dependencies, step-consumers, monitors,
 license-endpoints, metered-products) lists; with <id>s, it gets these. In the
 singular it is the one with that <id>, or of an option or of the settings.
@@ -84,6 +84,7 @@ KINDS = {
     ),
     "limit": Kind("limits", "ListLimits", "GetLimit", "f", "limitId"),
     "budget": Kind("budgets", "ListBudgets", "GetBudget", "f", "budgetId"),
+    "queue-fleet": Kind("queue-fleets", "ListQueueFleetAssociations", "", "fq", "fleetId"),
     "queue-fleet-association": Kind("queue-fleet-associations", "ListQueueFleetAssociations", "", "f", "fleetId"),
     "queue-limit-association": Kind("queue-limit-associations", "ListQueueLimitAssociations", "", "f", "limitId"),
     "farm-member": Kind("farm-members", "ListFarmMembers", "", "f", "principalId", "principalType", "membershipLevel"),
@@ -190,6 +191,8 @@ def _listed(request: Request, args: command.Arguments) -> Iterator[dict[str, Any
         for step in request.items("ListSteps", where):
             for task in request.items("ListTasks", {**where, "stepId": step["stepId"]}):
                 yield {"stepId": step["stepId"], "stepName": step.get("name"), **task}
+    elif request.kind == "queue-fleet":
+        yield from _queue_fleets(request)
     elif request.kind == "action" and args["--task-id"]:
         yield from request.items(kind.list_operation, {**where, "taskId": args["--task-id"]})
     elif request.kind == "action" and args["--session-id"]:
@@ -199,6 +202,14 @@ def _listed(request: Request, args: command.Arguments) -> Iterator[dict[str, Any
             yield from request.items(kind.list_operation, {**where, "sessionId": session["sessionId"]})
     else:
         yield from request.items(kind.list_operation, where)
+
+
+def _queue_fleets(request: Request) -> Iterator[dict[str, Any]]:
+    farm = {"farmId": request.where["farmId"]}
+    yield request.call("GetQueue", request.where)
+    for association in request.items("ListQueueFleetAssociations", request.where):
+        fleet = request.call("GetFleet", {**farm, "fleetId": association["fleetId"]})
+        yield {**fleet, "queueFleetAssociationStatus": association["status"]}
 
 
 def _searched(
@@ -257,6 +268,8 @@ def record_of(kind: str, data: dict[str, Any], fields: list[str] | None) -> Reso
     """The resource record of an answer of the service, with `fields` only if named."""
     from libdeadline import times
 
+    if kind == "queue-fleet":
+        kind = "fleet" if "fleetId" in data else "queue"
     shape = KINDS[kind]
     members = times.texts(_chosen(data, fields))
     return Resource.of(
@@ -305,7 +318,9 @@ def _table(rows: list[dict[str, Any]], kind: str, fields: list[str] | None) -> s
 
     cells = [list(fields), *([cell(row.get(name)) for name in fields] for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(fields))]
-    return "".join("  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() + "\n" for line in cells)
+    return "".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() + "\n" for line in cells
+    )
 
 
 def request_of(kind: str, args: command.Arguments, warn: Callable[[str], None]) -> Request:

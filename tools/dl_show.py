@@ -9,27 +9,27 @@ Options:
   --item-offset=<n>          Of views jobs and workers: where the list starts
                              [default: 0].
   --term=<text>              Of view job-matches: what was searched for.
+  --run-status=<states>      Of view requeue: what dl-requeue was told.
   --timeout=<time>           Of view wait: what dl-wait was told.
   --timestamp-format=<form>  Of view logs: utc, local or relative to the
                              session's start [default: utc].
 
-The views, and what they read: jobs, workers, job, job-summary, job-matches
-and parameters (resource records of dl-ls), wait (job and task records of
-dl-wait --changes), logs (log records of dl-logs), submission (what dl-submit
-writes), download (what dl-download writes). The output is that of the
+The views, and what they read: jobs, workers, queue-fleets, job, job-summary,
+job-matches and parameters (resource records of dl-ls), wait (job and task
+records of dl-wait --changes), logs (log records of dl-logs), requeue (what
+dl-requeue writes), submission (what dl-submit writes). The output is that of the
 reference client's commands. View wait has the statuses of dl-wait.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from libdeadline import command, jobs, statuses, times
 from libdeadline.errors import Trouble
-from libdeadline.records import Bundle, Error, File, Job, Log, Record, Resource, Session, Task
+from libdeadline.records import Bundle, Error, File, Job, Log, Record, Resource, Session, Step, Task
 from libdeadline.stream import Input
 
 COMPLETED = ("SUCCEEDED", "FAILED", "CANCELED")
@@ -118,7 +118,7 @@ def duration(seconds: float) -> str:
 def jobs_view(view: View) -> int:
     """A page of jobs, newest first."""
     rows = view.resources()
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     name = "name" if rows and "name" in rows[0] else "displayName"
     members = (name, "jobId", "taskRunStatus", "startedAt", "endedAt", "createdBy", "createdAt")
     listed = [
@@ -152,7 +152,7 @@ def _print_job(view: View, row: dict[str, Any]) -> None:
     from libdeadline import yaml_text
 
     view.print(yaml_text.dump(row))
-    view.print(f"estimatedTimeRemaining: {time_left(row, datetime.now(timezone.utc))}")
+    view.print(f"estimatedTimeRemaining: {time_left(row, datetime.now(UTC))}")
 
 
 def job_summary_view(view: View) -> int:
@@ -168,9 +168,9 @@ def job_summary_view(view: View) -> int:
         "createdAt",
     )
     for row in view.resources():
-        shown = {member: row[member] for member in members if row.get(member) is not None}
-        if "taskRunStatusCounts" in shown:
-            shown["taskRunStatusCounts"] = {name: count for name, count in row["taskRunStatusCounts"].items() if count}
+        shown = {member: row.get(member, "") for member in members}
+        counts = row.get("taskRunStatusCounts") or {}
+        shown["taskRunStatusCounts"] = {name: count for name, count in counts.items() if count}
         view.yaml(shown)
     return statuses.OK
 
@@ -208,6 +208,18 @@ def shortened(name: str) -> str:
     kept = NAME_CHARACTERS - 3
     head = kept * 2 // 3
     return f"{name[:head]}...{name[len(name) - (kept - head) :]}"
+
+
+def queue_fleets_view(view: View) -> int:
+    """The fleets of a queue, all about each."""
+    rows = view.resources()
+    fleets = [row for row in rows if "fleetId" in row]
+    name = next((row.get("displayName") for row in rows if "fleetId" not in row), "")
+    view.print(f"Showing all fleets ({len(fleets)} total) associated with queue: {name}")
+    for fleet in fleets:
+        view.print()
+        view.yaml(fleet)
+    return statuses.OK
 
 
 def parameters_view(view: View) -> int:
@@ -291,7 +303,7 @@ def wait_view(view: View) -> int:
             document = {"error": told, "timeout": True, "jobId": job.job_id, "jobName": job.name}
             view.print(json.dumps(document, indent=2))
         else:
-            view.print(f"Job ID: {job.job_id}\nJob Name: {job.name}\n{told}")
+            view.print(f"Job ID: {job.job_id}\nJob Name: {job.name}\nError waiting for job completion: {told}")
         return 1
     if view.json:
         document = {
@@ -353,7 +365,7 @@ def logs_view(view: View) -> int:
             count += 1
             stamp = _stamp(row.timestamp, form, session)
             if view.json:
-                taken = _stamp(row["ingestion_time"], form, session) if row.get("ingestion_time") else None
+                taken = _stamp(row.ingestion_time, form, session) if row.ingestion_time else None
                 events.append({"timestamp": stamp, "message": row.message, "ingestionTime": taken, "eventId": None})
             else:
                 waiting.append(f"[{stamp}] {row.message}\n")
@@ -370,8 +382,8 @@ def logs_view(view: View) -> int:
             "events": events,
             "count": count,
             "nextToken": token,
-            "logGroup": page.get("logGroupName") or (session or {}).get("log_group"),
-            "logStream": page.get("logStreamName") or (session or {}).get("log_stream"),
+            "logGroup": page.get("logGroupName") or (session.log_group if session else None),
+            "logStream": page.get("logStreamName") or (session.log_stream if session else None),
         }
         view.print(json.dumps(document, indent=2))
     elif not count:
@@ -390,18 +402,18 @@ def _more_to_read() -> bool:
 
 
 def _print_log_head(view: View, job: Job | None, session: Session, form: str) -> None:
-    view.print(f"Retrieving logs for session {session.session_id} from log group {session.get('log_group')}...")
+    view.print(f"Retrieving logs for session {session.session_id} from log group {session.log_group}...")
     if job:
         view.print(f"Job ID: {job.job_id}\nJob Name: {job.name}")
-    began = session.get("action_started_at")
+    began = session.action_started_at
     if began:
         start = times.of_text(began)
         view.print(f"Session action start: {start.isoformat()}")
-        if session.get("action_ended_at"):
-            end = times.of_text(session["action_ended_at"])
+        if session.action_ended_at:
+            end = times.of_text(session.action_ended_at)
             view.print(f"Session action end: {end.isoformat()}")
         else:
-            end = datetime.now(timezone.utc)
+            end = datetime.now(UTC)
             view.print("Session action is still running")
         view.print(f"Session action duration: {end - start}")
     if form == "relative":
@@ -410,7 +422,7 @@ def _print_log_head(view: View, job: Job | None, session: Session, form: str) ->
 
 
 def _reference(session: Session) -> datetime:
-    return times.of_text(session.get("action_started_at") or session.started_at or "1970-01-01T00:00:00Z")
+    return times.of_text(session.action_started_at or session.started_at or "1970-01-01T00:00:00Z")
 
 
 def _stamp(text: str, form: str, session: Session | None) -> str:
@@ -428,7 +440,7 @@ def submission_view(view: View) -> int:
     for row in view.input:
         if isinstance(row, Bundle):
             bundle = row
-            name = row.get("queue_name")
+            name = row.queue_name
             view.print(f"Submitting to Queue: {name or row.queue_id}\n")
         elif isinstance(row, File):
             files += 1
@@ -443,7 +455,40 @@ def submission_view(view: View) -> int:
         view.print(f"Upload Summary:\n    Processed {files} file{'s' * (files != 1)} totaling {size_text(size)}.")
     view.print("Waiting for Job to be created...")
     view.print(f"Submitted job bundle:\n   {bundle.path}")
-    view.print(f"{job.get('lifecycle_status_message') or 'Job creation completed successfully'}\n{job.job_id}")
+    view.print(f"{job.lifecycle_status_message or 'Job creation completed successfully'}\n{job.job_id}")
+    return statuses.OK
+
+
+def requeue_view(view: View) -> int:
+    """The tasks that were requeued."""
+    states = [state.strip().upper() for state in (view.args["--run-status"] or "").split(",")]
+    count = 0
+    step: Step | None = None
+    shown = 0
+
+    def none_of_step() -> None:
+        if step is not None and not shown:
+            view.print("  Step has no tasks to requeue.")
+
+    for row in view.input:
+        if isinstance(row, Step):
+            none_of_step()
+            step, shown = row, 0
+            view.print(f"\nStep: {row.name} ({row.step_id})")
+        elif isinstance(row, Task):
+            if not shown and step is not None:
+                counts = step.task_run_status_counts or {}
+                told = [(counts[state], state) for state in states if counts.get(state)]
+                words = ", ".join(f"{number} {state} tasks" for number, state in told)
+                view.print(f"  Requeuing an estimated {sum(number for number, _ in told)} total tasks ({words})...")
+            shown += 1
+            count += 1
+            values = ",".join(f"{name}={next(iter(each.values()))}" for name, each in (row.parameters or {}).items())
+            view.print(
+                f"    {row.run_status} {values} ({row.task_id})" if values else f"    {row.run_status} {row.task_id}"
+            )
+    none_of_step()
+    view.print(f"\nRequeued a total of {count} tasks.")
     return statuses.OK
 
 
@@ -453,9 +498,11 @@ VIEWS: dict[str, Callable[[View], int]] = {
     "job": job_view,
     "job-summary": job_summary_view,
     "job-matches": job_matches_view,
+    "queue-fleets": queue_fleets_view,
     "parameters": parameters_view,
     "wait": wait_view,
     "logs": logs_view,
+    "requeue": requeue_view,
     "submission": submission_view,
 }
 

@@ -176,7 +176,7 @@ def stage(args: command.Arguments, run: command.Run) -> Iterator[Record]:
         yield Job({**row, **known})
         yield from tasks
         status = status or answer or SUCCEEDED
-    return status  # noqa: B901 - the frame takes it as the exit status
+    return status
 
 
 def main() -> int:

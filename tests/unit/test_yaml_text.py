@@ -13,6 +13,7 @@ scalars = (
     | st.from_regex(r"[A-Za-z0-9_.:/+() -]{0,90}", fullmatch=True)
     | st.sampled_from(["yes", "NO", "null", "~", "1.5", "1e3", "12:30:45", "2024-01-01", "a: b", "a #b", "", "x:", "-"])
     | st.integers()
+    | st.floats(allow_nan=False)
     | st.booleans()
     | st.none()
     | st.datetimes(timezones=st.just(timezone.utc))

@@ -21,6 +21,7 @@ from . import grammar
 
 # What each group is for. Its module is imported only when it is asked for.
 GROUPS = {
+    "auth": "Sign in and out, and see who you are.",
     "bundle": "Submit job bundles.",
     "config": "See and change the settings of this workstation.",
     "farm": "Look at farms.",

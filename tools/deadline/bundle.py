@@ -4,7 +4,7 @@ from libdeadline import statuses
 from libdeadline.command import Arguments
 from libdeadline.errors import Trouble
 
-from .options import REACH, accepts_all, given, reach
+from .options import REACH, accepts_all, given
 from .pipeline import Shell
 
 PASSED = (
@@ -55,11 +55,19 @@ def submit(options: Arguments, shell: Shell) -> int:
         consent,
         ["dl-hash"],
         ["dl-manifest"],
-        ["dl-upload", *who, *given(options, "--force-s3-check", "--no-force-s3-check")],
+        ["dl-upload", *who, *(["--force-check"] if checks_all(options) else [])],
         ["dl-submit", *who, *(["--remember"] if own_job else [])],
         ["dl-show", "submission"],
         asks=True,
     )
+
+
+def checks_all(options: Arguments) -> bool:
+    """Whether the store is to be asked about every file."""
+    from libdeadline import targets
+
+    setting = targets.config_of(options).boolean("settings.force_s3_check")
+    return bool(options["--force-s3-check"]) or (setting and not options["--no-force-s3-check"])
 
 
 COMMANDS = {"submit": submit}

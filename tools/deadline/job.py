@@ -11,6 +11,7 @@ from .pipeline import Shell
 
 JOB_ID = re.compile(r"job-[0-9a-f]{32}\Z")
 SHOWN_MATCHES = 5
+REQUEUED_FROM = ("SUSPENDED", "CANCELED", "FAILED", "SUCCEEDED", "NOT_COMPATIBLE")
 
 
 def list_jobs(options: Arguments, shell: Shell) -> int:
@@ -86,6 +87,58 @@ def cancel(options: Arguments, shell: Shell) -> int:
     return shell.quiet(change)
 
 
+def requeue_tasks(options: Arguments, shell: Shell) -> int:
+    """deadline job requeue-tasks - run tasks of a job again
+
+    Usage: deadline job requeue-tasks [options]
+
+    Options:
+      --profile=<name>          AWS profile to use.
+      --farm-id=<id>            Farm of the queue.
+      --queue-id=<id>           Queue of the job.
+      --region=<name>           AWS region of the farm.
+      --job-id=<id>             Job of the tasks, else the default job.
+      --run-status=<status>...  Status of the tasks to requeue: suspended, canceled, failed,
+                                succeeded or not_compatible; may be repeated. Without it,
+                                suspended, canceled and failed.
+      --yes                     Do not ask.
+    """
+    import json
+
+    states = sorted({state.upper() for state in options["--run-status"]} or {"SUSPENDED", "CANCELED", "FAILED"})
+    unknown = [state for state in states if state not in REQUEUED_FROM]
+    if unknown:
+        raise Trouble(f"--run-status takes one of {', '.join(REQUEUED_FROM)}, not '{unknown[0]}'", statuses.USAGE)
+    job_id = job_of(options)
+    change = ["dl-requeue", *reach(options), f"--run-status={','.join(states)}", job_id]
+    view = ["dl-show", f"--run-status={','.join(states)}", "requeue"]
+    if shell.dry:
+        return shell.run(change, view)
+    status, output = shell.read(["dl-ls", *reach(options), "job", job_id])
+    if status:
+        return status
+    job = json.loads(output.partition(b"\n")[0])["data"]
+    counts = {name: count for name, count in (job.get("taskRunStatusCounts") or {}).items() if count}
+    print(f"Job: {job.get('name')} ({job_id})\ntaskRunStatusCounts:")
+    print("".join(f"  {name}: {count}\n" for name, count in counts.items()))
+    print(f"Requeuing all tasks with run status among: {', '.join(states)}")
+    concerned = {state: counts[state] for state in states if state in counts}
+    total = sum(concerned.values())
+    if not total:
+        print("No tasks to requeue.")
+        return statuses.OK
+    told = ", ".join(f"{count} {state} tasks" for state, count in concerned.items())
+    if accepts_all(options):
+        print(f"Estimated {total} total tasks ({told}) to requeue.", flush=True)
+    else:
+        print(f"This action will requeue an estimated {total} total tasks ({told})")
+        if not shell.ask("Are you sure you want to requeue these tasks?"):
+            print("No tasks were requeued.")
+            return 1
+        print("Requeuing tasks...", flush=True)
+    return shell.run(change, view)
+
+
 def wait(options: Arguments, shell: Shell) -> int:
     """deadline job wait - wait until a job has ended, and tell how
 
@@ -148,4 +201,11 @@ def logs(options: Arguments, shell: Shell) -> int:
     )
 
 
-COMMANDS = {"list": list_jobs, "get": get, "cancel": cancel, "wait": wait, "logs": logs}
+COMMANDS = {
+    "list": list_jobs,
+    "get": get,
+    "cancel": cancel,
+    "requeue-tasks": requeue_tasks,
+    "wait": wait,
+    "logs": logs,
+}
