@@ -8,17 +8,25 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from types import FrameType
-from typing import TYPE_CHECKING, Any
 
 from . import __version__, statuses
 from .errors import Trouble, os_trouble
 
+# `typing` and `collections` would cost a command that needs nothing else a third of its start-up.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import FrameType
+    from typing import Any
+
     from .progress import Meter
     from .records import Record
     from .stream import Output
+
+    Stage = Callable[["Arguments", "Run"], Iterator[Record]]
+    Values = dict[str, Any]
+else:
+    Values = dict
 
 COMMON_OPTIONS = """
 Common options:
@@ -39,7 +47,7 @@ class Stopped(BaseException):
         self.number = number
 
 
-class Arguments(dict[str, Any]):
+class Arguments(Values):
     """What docopt parsed: option and argument names to values, with checked conversions.
 
     Raises: Trouble (64) where a value is not what the option takes.
@@ -182,9 +190,6 @@ class Run:
             os.write(2, line)
         except OSError:
             pass  # nobody reads it; the status still tells
-
-
-Stage = Callable[[Arguments, Run], Iterator["Record"]]
 
 
 def run(doc: str, stage: Stage, argv: list[str] | None = None) -> int:
