@@ -1,21 +1,16 @@
 """Parsing of the wrapper's words by the usage texts that its help shows, without docopt.
 
-docopt costs as much as starting Python does, and the tool behind the wrapper pays it anyway. The texts keep to
-a part of docopt's form: in "Options:", lines such as `  -p, --parameter=<name=value>...  Words.` (`...`: may be
-repeated); in "Usage:", the names of positional arguments.
+docopt and the module re cost as much as starting Python does, and the tool behind the wrapper pays that anyway.
+The texts keep to a part of docopt's form: in "Options:", lines such as
+`  -p, --parameter=<name=value>...  Words.` (`...`: may be repeated); in "Usage:", the positional arguments.
 """
 
 from __future__ import annotations
-
-import re
 
 from libdeadline import statuses
 from libdeadline.command import Arguments
 from libdeadline.errors import Trouble
 
-_OPTION = re.compile(r"^ +(?:(-\w), )?(-\w|--[a-z][a-z0-9-]*)(?:[= ](<[^>]+>)(\.\.\.)?)?(?:  .*|)$", re.M)
-_DEFAULT = re.compile(r"\[default: ([^]]*)\]")
-_POSITIONAL = re.compile(r"(\[?)<([^>]+)>\]?")
 COMMON = ("--progress", "--log-level")
 
 
@@ -32,16 +27,28 @@ class Option:
 def options_of(text: str) -> dict[str, Option]:
     """The options that a usage text declares, by each of their spellings."""
     found: dict[str, Option] = {}
-    matches = list(_OPTION.finditer(text))
-    for index, match in enumerate(matches):
-        short, name, argument, repeated = match.groups()
-        end = matches[index + 1].start() if index + 1 < len(matches) else len(text)
-        default = _DEFAULT.search(" ".join(text[match.start() : end].split()))
-        option = Option(name, bool(argument), bool(repeated), default[1] if default else None)
-        for spelling in (short, name):
-            if spelling:
-                found[spelling] = option
+    head, told = "", ""
+    for line in [*text.partition("Options:")[2].split("\n"), ""]:
+        line = line.strip()
+        if head and (not line or line.startswith("-")):
+            _declare(head, told, found)
+            head = ""
+        if line.startswith("-"):
+            head, _, told = line.partition("  ")
+        elif head:
+            told += " " + line
+        elif not line and found:
+            break
     return found
+
+
+def _declare(head: str, told: str, found: dict[str, Option]) -> None:
+    spellings = head.split(", ")
+    name, equals, argument = spellings[-1].partition("=")
+    default = told.partition("[default: ")[2].partition("]")[0] or None
+    option = Option(name, bool(equals), argument.endswith("..."), default)
+    for spelling in spellings:
+        found[spelling.partition("=")[0]] = option
 
 
 def taken(words: list[str], options: dict[str, Option], values: Arguments, *, all_words: bool) -> list[str] | None:
@@ -96,8 +103,11 @@ def parse(text: str, words: list[str]) -> Arguments | None:
     if rest is None:
         return None
     usage = text.partition("Usage:")[2].strip().partition("\n")[0]
-    names = _POSITIONAL.findall(usage)
-    for optional, name in names:
+    for token in usage.split():
+        name = token.strip("[]<>")
+        optional = token.startswith("[")
+        if not token.startswith(("<", "[<")):
+            continue
         if rest:
             values[f"<{name}>"] = rest.pop(0)
         elif optional:

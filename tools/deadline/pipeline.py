@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import IO, TYPE_CHECKING
 
 from libdeadline import statuses
 from libdeadline.errors import Trouble
 
+TYPE_CHECKING = False  # typing's costs more to import than all else here
 if TYPE_CHECKING:
     from subprocess import Popen
+    from typing import IO
 
     from libdeadline.command import Arguments, Run
 
