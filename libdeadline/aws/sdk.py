@@ -1,16 +1,12 @@
 """The way through boto3: credentials that are not quick to get, and with DL_AWS=boto3 every call.
 
-Importing it costs a third of a second, so nothing else in the package does.
+Importing boto3 costs a third of a second, so only the functions that need it do.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
-
-import boto3
-import botocore.exceptions as sdk_errors
-from botocore.config import Config as SdkConfig
 
 from .. import statuses
 from ..errors import Trouble
@@ -25,6 +21,9 @@ def credential_source(profile: str | None) -> Source:
 
     Raises: Trouble 77 where it finds none.
     """
+    import boto3
+    import botocore.exceptions as sdk_errors
+
     try:
         found = boto3.Session(profile_name=profile).get_credentials()
     except sdk_errors.BotoCoreError as error:
@@ -53,6 +52,9 @@ class SdkClient:
     """A client whose calls go through boto3, with the results and errors of `libdeadline.aws.Client`."""
 
     def __init__(self, session: Session, service: str, endpoint: str, max_attempts: int, timeout_s: float) -> None:
+        import boto3
+        from botocore.config import Config
+
         from . import user_agent
 
         keys = session.credentials()
@@ -67,7 +69,7 @@ class SdkClient:
             service,
             endpoint_url=endpoint,
             verify=settings.file("settings.ca_bundle") or None,
-            config=SdkConfig(
+            config=Config(
                 user_agent_extra=user_agent(),
                 inject_host_prefix=session.injects_host_prefix(endpoint),
                 retries={"mode": "standard", "total_max_attempts": max_attempts},
@@ -79,6 +81,7 @@ class SdkClient:
         self._key = keys.access_key_id
 
     def call(self, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
+        import botocore.exceptions as sdk_errors
         from botocore import xform_name
 
         from . import ServiceError
@@ -86,9 +89,11 @@ class SdkClient:
         keys = self._session.credentials()
         if keys.access_key_id != self._key:
             # Only what signs is changed: the client itself took half a second to make.
-            self._client._request_signer._credentials = boto3.Session(
+            from botocore.credentials import Credentials as SdkCredentials
+
+            self._client._request_signer._credentials = SdkCredentials(
                 keys.access_key_id, keys.secret_access_key, keys.session_token
-            ).get_credentials()
+            )
             self._key = keys.access_key_id
         try:
             answer: dict[str, Any] = getattr(self._client, xform_name(operation))(**parameters)
@@ -112,6 +117,8 @@ class SdkClient:
 
 def translated(error: Exception, doing: str) -> Trouble:
     """The Trouble that stands for an SDK error."""
+    import botocore.exceptions as sdk_errors
+
     status = statuses.UNAVAILABLE
     if isinstance(error, (sdk_errors.ProfileNotFound, sdk_errors.NoRegionError, sdk_errors.InvalidConfigError)):
         status = statuses.CONFIGURATION
