@@ -20,12 +20,15 @@ Options:
   --step-id=<id>            Its step.
   --task-id=<id>            Its task.
   --session-action-id=<id>  The session action.
-  --action-start-time=<t>   When it started, in seconds since 1970.
+  --session-action-start-time=<t>  When it started, in seconds since 1970.
+  --path-mapping-rules=<file>  Where the roots lie on this host; the records go
+                            on naming them as they are.
   --jobs=<n>                Most connections at a time; by default as many as
                             the distance to the store makes useful.
   --limit-rate=<bytes>      Most bytes to send in a second, such as 10M.
-  --force-check             Ask the store about each content, whatever the
+  --force-s3-check          Ask the store about each content, whatever the
                             check cache knows.
+  --no-force-s3-check       Trust the check cache, whatever the settings say.
   --verify                  Read each content back and hash it.
   --retry-for=<time>        How long passing failures in a row are endured
                             [default: 2m].
@@ -77,8 +80,11 @@ class Upload:
     """One run: a thread that takes records in, the threads that send, and the generator that gives records out."""
 
     def __init__(self, args: Arguments, run: Run) -> None:
+        from libdeadline import path_mapping
         from libdeadline.store import Hashes
 
+        if args["--force-s3-check"] and args["--no-force-s3-check"]:
+            raise Trouble("--force-s3-check and --no-force-s3-check exclude each other", statuses.USAGE)
         self.args, self.run = args, run
         self.limits = {
             "bytes_per_s": _limit(args),
@@ -99,6 +105,8 @@ class Upload:
         self.total_bytes = self.total_count = 0
         self.done_bytes = self.done_count = self.skipped_bytes = 0
         self._room = Event()
+        self.trusts_cache = not args["--verify"]  # and the settings allow it
+        self.rules = path_mapping.read(args["--path-mapping-rules"]) if args["--path-mapping-rules"] else []
         self._passed = 0
         self._rows = run.input(Bundle, File, Manifest, open_ended=args["--open-ended"], before_wait=self._before_wait)
 
@@ -136,7 +144,7 @@ class Upload:
             self._pass(item)
             return
         self.seen.set(hash, SENT)
-        if not self.args["--force-check"] and not self.args["--verify"]:
+        if self.trusts_cache:
             known, verify = sender.presence.cached(hash)
             if known is not None and size in (None, known):
                 item.cached = verify
@@ -306,6 +314,10 @@ class Upload:
 
         args, bundle = self.args, self.bundle
         settings = config_of(args)
+        if args["--force-s3-check"] or (
+            not args["--no-force-s3-check"] and settings.boolean("settings.force_s3_check")
+        ):
+            self.trusts_cache = False
         if args["--s3-root-uri"]:
             bucket, prefix = parse_uri(args["--s3-root-uri"])
             session = aws.Session(settings)
@@ -338,9 +350,24 @@ class Upload:
             self.jobs,
             args["--verify"],
             os.path.join(caches, "uploads"),
+            self._local_path,
             self.finished,
         )
         return self.sender
+
+    def _local_path(self, row: File) -> str:
+        root = row.root or ""
+        if self.rules:
+            from libdeadline.path_mapping import exact, longest
+
+            rule = exact(root, self.rules)
+            if rule is not None:
+                return os.path.join(rule.destination_path, row.path)
+            for kind in ("posix", "windows"):
+                found = longest(root, kind, self.rules) if root else None
+                if found is not None:
+                    return os.path.join(found[0].destination_path, found[1], row.path)
+        return os.path.join(root, row.path)
 
     def close(self, *, whole: bool) -> None:
         """Let go of everything; where the run did not come to its end, stop what goes on."""
@@ -364,7 +391,7 @@ def _limit(args: Arguments) -> int | None:
 
 def _output_time(args: Arguments) -> float:
     """When the session action started. Raises: Trouble (64) where options of --output are missing or stand alone."""
-    needed = ("--job-id", "--step-id", "--session-action-id", "--action-start-time")
+    needed = ("--job-id", "--step-id", "--session-action-id", "--session-action-start-time")
     if not args["--output"]:
         alone = [name for name in (*needed, "--task-id") if args[name] is not None]
         if alone:
@@ -376,10 +403,11 @@ def _output_time(args: Arguments) -> float:
     if args["--manifest-prefix"] is not None:
         raise Trouble("--output and --manifest-prefix exclude each other", statuses.USAGE)
     try:
-        return float(args["--action-start-time"])
+        return float(args["--session-action-start-time"])
     except ValueError:
         raise Trouble(
-            f"--action-start-time takes seconds since 1970, not '{args['--action-start-time']}'", statuses.USAGE
+            f"--session-action-start-time takes seconds since 1970, not '{args['--session-action-start-time']}'",
+            statuses.USAGE,
         ) from None
 
 

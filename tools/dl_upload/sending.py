@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from queue import SimpleQueue
-from threading import Thread
 from typing import Any
 
 from libdeadline import statuses
 from libdeadline.errors import Trouble, os_trouble
+from libdeadline.pool import Pool
 from libdeadline.records import File, Record
 from libdeadline.s3 import S3Error, Stopping
 from libdeadline.store import Presence, Store
@@ -23,10 +24,6 @@ from .parts import LargeFiles, damaged, send_open
 
 SMALL_BYTES = 1 << 17  # sent from memory
 LARGE_BYTES = 32 << 20  # from here on in parts
-NEAR_THREADS, FAR_THREADS = 16, 64  # by default: on this machine, and where answers take their time
-MOST_THREADS = 128
-FAR_S = 0.002  # an answer that is never quicker comes from afar
-THREADS_S = 0.0002  # a thread more for each such part of the time that an answer takes
 
 
 class Item:
@@ -54,63 +51,41 @@ class Sender:
         jobs: int | None,
         verify: bool,
         journals: str,
+        local_path: Callable[[File], str],
         finished: SimpleQueue[Any],
     ) -> None:
-        """Items that are done are put into `finished`, and the bytes of a large file's parts as they are sent."""
-        self.store, self.presence, self.verify = store, presence, verify
-        self.tasks: SimpleQueue[Item | None] = SimpleQueue()
+        """`local_path` tells where a file lies.
+
+        Items that are done are put into `finished`, and the bytes of a large file's parts as they are sent.
+        """
+        self.store, self.presence, self.verify, self.map = store, presence, verify, local_path
         self.finished = finished
-        self._jobs = jobs
-        self._threads = 0
-        self._large = LargeFiles(store, presence, jobs, journals, self._finish, self.finished.put)
-        self.stopped = False
+        self._pool: Pool[Item] = Pool(self._work, store.s3, jobs)
+        self._large = LargeFiles(store, presence, jobs, journals, self._finish, finished.put)
 
     def submit(self, item: Item) -> None:
         """Have the file of `item` looked for and, if need be, stored."""
-        self.tasks.put(item)
-        waiting = self.tasks.qsize()
-        if waiting > 1 or not self._threads:
-            if self._threads < self._most():
-                self._start()
-            self.presence.expect(waiting)
+        self.presence.expect(self._pool.submit(item))
 
     def close(self) -> None:
         """Let the threads end when all is done."""
-        for _ in range(self._threads):
-            self.tasks.put(None)
+        self._pool.close()
         self._large.close()
 
     def stop(self) -> None:
         """Give up at once what is being sent; multipart uploads are aborted."""
-        self.stopped = True
         self.store.s3.stop()
         self._large.stop()
 
-    def _most(self) -> int:
-        if self._jobs:
-            return self._jobs
-        quickest = self.store.s3.quickest_s
-        if quickest is None:
-            return 8
-        if quickest < FAR_S:
-            return NEAR_THREADS
-        return max(FAR_THREADS, min(MOST_THREADS, int(quickest / THREADS_S)))
-
-    def _start(self) -> None:
-        self._threads += 1
-        Thread(target=self._work, daemon=True).start()
-
-    def _work(self) -> None:
-        while (item := self.tasks.get()) is not None:
-            if self.tasks.qsize() > self._threads and self._threads < self._most():
-                self._start()
-            try:
-                if self._settle(item):
-                    self._finish(item)
-            except Stopping:
-                return
-            except Exception as error:
-                self._finish(item, error)
+    def _work(self, item: Item) -> bool:
+        try:
+            if self._settle(item):
+                self._finish(item)
+        except Stopping:
+            return False
+        except Exception as error:
+            self._finish(item, error)
+        return True
 
     def _finish(self, item: Item, error: Exception | None = None) -> None:
         if error is not None:
@@ -136,7 +111,7 @@ class Sender:
         if known is not None and (size is None or known == size):
             item.outcome = "present"
         else:
-            path = os.path.join(row.root or "", row.path)
+            path = self.map(row)
             descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
             try:
                 about = os.fstat(descriptor)

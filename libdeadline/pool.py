@@ -1,0 +1,66 @@
+"""Threads that work on what is handed to them: as many as the distance to the store makes useful."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from .s3 import S3
+
+FIRST_THREADS = 8  # before anything has been answered
+NEAR_THREADS, FAR_THREADS = 16, 64  # on this machine, and where answers take their time
+MOST_THREADS = 128
+FAR_S = 0.002  # an answer that is never quicker comes from afar
+THREAD_S = 0.0002  # there, a thread for each such part of the time that an answer takes
+
+T = TypeVar("T")
+
+
+class Pool(Generic[T]):
+    """Runs `work` on items, in any order, in threads that are started as they are needed.
+
+    `work` deals with its own errors; where it returns False its thread ends.
+    """
+
+    def __init__(self, work: Callable[[T], bool], s3: S3, most: int | None = None) -> None:
+        self._work, self._s3, self._given = work, s3, most
+        self._tasks: SimpleQueue[tuple[T] | None] = SimpleQueue()
+        self.threads = 0
+
+    def submit(self, item: T) -> int:
+        """Hand over an item: how many wait now."""
+        self._tasks.put((item,))
+        waiting = self._tasks.qsize()
+        if (waiting > 1 or not self.threads) and self.threads < self.most():
+            self._start()
+        return waiting
+
+    def close(self) -> None:
+        """Let the threads end when all is done."""
+        for _ in range(self.threads):
+            self._tasks.put(None)
+
+    def most(self) -> int:
+        """How many threads there may be by now."""
+        if self._given:
+            return self._given
+        quickest = self._s3.quickest_s
+        if quickest is None:
+            return FIRST_THREADS
+        if quickest < FAR_S:
+            return NEAR_THREADS
+        return max(FAR_THREADS, min(MOST_THREADS, int(quickest / THREAD_S)))
+
+    def _start(self) -> None:
+        self.threads += 1
+        Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            if self._tasks.qsize() > self.threads and self.threads < self.most():
+                self._start()
+            if not self._work(task[0]):
+                return
