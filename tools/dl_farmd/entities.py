@@ -22,7 +22,10 @@ def batch_get_job_entity(call: Call) -> dict[str, Any]:
     for identifier in call.params["identifiers"]:
         ((kind, ids),) = identifier.items()
         try:
-            entities.append({kind: {**ids, **_READ[kind](call.db, _job_of(call.db, worker, ids), worker, ids)}})
+            found = _READ[kind](call.db, _job_of(call.db, worker, ids), worker, ids)
+            if not found.get("extensions"):
+                found.pop("extensions", None)  # agents of before extensions refuse even an empty list
+            entities.append({kind: {**ids, **found}})
         except ServiceError as error:
             errors.append({kind: {**ids, "code": error.code, "message": error.message}})
     return {"entities": entities, "errors": errors}

@@ -39,6 +39,9 @@ and listeners, and takes up unfinished background work.
   `farm_deleting` (farm_id); `limit_changed` (farm_id, limit_id); `budget_changed` (farm_id, queue_id, blocked, cancels);
   `rollback` (nothing, db None): a whole group was undone, memory must be read anew.
 
+An operation that has nothing to answer yet may raise `Hold(key, seconds)`: its request is undone, and runs again at
+`farm.wake(key)` or when the time is over (`call.held` then says so). That is how idle workers learn of work at once.
+
 `farm.now_ms()` is the clock, `farm.new_id("job")` makes ids, `farm.region`, `farm.account`, `farm.ring` (KeyRing),
 `farm.settings` (the object `settings` of config.json), `farm.logs.create(group, stream)` makes a log stream.
 
@@ -96,6 +99,7 @@ class Farm:
         self.stopping = False
         self._listeners: dict[str, list[Callable[..., None]]] = defaultdict(list)
         self._committed: list[Callable[[], None]] = []
+        self._held: dict[str, dict[Callable[[], None], asyncio.TimerHandle]] = defaultdict(dict)
         self._thread = ThreadPoolExecutor(1, "background")
         self.modules = [
             import_module(f"{__package__}.{found.name}") for found in iter_modules([str(Path(__file__).parent)])
@@ -131,6 +135,26 @@ class Farm:
         """Tell the listeners of `event`."""
         for listener in self._listeners[event]:
             listener(db, **about)
+
+    def hold(self, key: str, seconds: float, function: Callable[[], None]) -> None:
+        """Run `function()` when `key` is woken, and `seconds` from now at the latest."""
+
+        def over() -> None:
+            if self._held[key].pop(function, None):
+                function()
+
+        self._held[key][function] = self.loop.call_later(seconds, over)
+
+    def wake(self, key: str) -> None:
+        """Run what was held with this key."""
+        for function, timer in self._held.pop(key, {}).items():
+            timer.cancel()
+            function()
+
+    def wake_all(self) -> None:
+        """Run all that was held."""
+        for key in list(self._held):
+            self.wake(key)
 
     def after_commit(self, function: Callable[[], None]) -> None:
         """Run `function` once what is being written is on disk."""

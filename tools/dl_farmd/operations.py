@@ -18,10 +18,11 @@ class Call:
     """One request, as its operation sees it.
 
     `params` are the checked members by name (absent ones left out, timestamps in ms); `db` is inside the
-    request's transaction; `now` is in ms; `region` is that of the signature's scope.
+    request's transaction; `now` is in ms; `region` is that of the signature's scope; `held` says that the request
+    was put off by a `Hold` before.
     """
 
-    __slots__ = ("operation", "params", "db", "principal", "farm", "now", "region", "request_id")
+    __slots__ = ("operation", "params", "db", "principal", "farm", "now", "region", "request_id", "held")
 
     def __init__(
         self,
@@ -33,6 +34,7 @@ class Call:
         now: int,
         region: str,
         request_id: str,
+        held: bool = False,
     ) -> None:
         self.operation = operation
         self.params = params
@@ -42,11 +44,23 @@ class Call:
         self.now = now
         self.region = region
         self.request_id = request_id
+        self.held = held
 
     @property
     def actor(self) -> str:
         """Who is calling, for createdBy and updatedBy."""
         return self.principal.name
+
+
+class Hold(BaseException):
+    """Raised by an operation that has nothing to answer yet: the request is undone, and runs once more.
+
+    That is after `farm.wake(key)`, and after `seconds` at the latest. A request is held once: see `Call.held`.
+    """
+
+    def __init__(self, key: str, seconds: float) -> None:
+        self.key = key
+        self.seconds = seconds
 
 
 Function = Callable[[Call], dict[str, Any] | None]

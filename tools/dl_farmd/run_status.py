@@ -73,11 +73,12 @@ class Ledger:
         self._retries: dict[int, int] = defaultdict(int)
         self._starts: dict[int, int] = {}
         self._jobs: set[int] = set()  # to look at again even if no task of theirs changes
-        self.stopped: list[int] = []  # jobs that came to exceed their limit of failures
+        self.readied = False  # whether tasks became READY: others may want to know
 
     def moved(self, step: int, old: str, new: str, how_many: int = 1) -> None:
         """Count tasks whose status was already written."""
         if old != new and how_many:
+            self.readied |= new == "READY"
             self._moves[step][old] -= how_many
             self._moves[step][new] += how_many
 
@@ -184,7 +185,6 @@ class Ledger:
             )
         unfinished = sum(n[each] for each in (*WAITING, *BEGUN))
         if n["FAILED"] > row["max_failed"] and unfinished:
-            self.stopped.append(job)
             for (step,) in self.db.execute("SELECT step FROM steps WHERE job = ?", (job,)).fetchall():
                 stop(self, step, "FAILED", only=(*WAITING, *BEGUN))
 

@@ -13,18 +13,19 @@ from typing import Any
 
 from . import capabilities, lookup, store
 from .errors import Conflict, ResourceNotFound
-from .operations import Call, operation
+from .operations import Call, Hold, operation
 from .run_status import BEGUN, Ledger, finish
 
 ONLINE = ("STARTED", "IDLE", "RUNNING", "STOPPING")
 WORKING_S = 1  # update interval with sessions in hand
 STOPPING_S = 1
 MANY_WORKERS = (16, 200)  # online in a fleet: above these, idle ones ask less often
-IDLE_S = (1, 5, 15)
+IDLE_S = (0, 5, 15)  # 0: at once, and the answer is held until there is work
+HOLD_S = 1.0  # short, since an agent that is told to stop waits for the answer
 AHEAD_S = 2.0  # how much work a worker is given at once
 MAX_AHEAD = 64  # tasks
 LOG_INTERVAL_S = "5"
-UNSUCCESSFUL = ("FAILED", "CANCELED", "INTERRUPTED", "NEVER_ATTEMPTED", "RECLAIMED")
+SHUNNED_MS = 5000  # how long a worker leaves a job to others after a set-up that failed
 
 
 @operation("UpdateWorkerSchedule")
@@ -39,12 +40,32 @@ def update_worker_schedule(call: Call) -> dict[str, Any]:
             f"The worker is {worker['status']}: it has to start anew with UpdateWorker.",
             {"status": worker["status"]},
         )
+    updates = call.params.get("updatedSessionActions") or {}
     ledger = Ledger(db, call.now)
-    _apply(call, ledger, worker, call.params.get("updatedSessionActions") or {})
+    _apply(call, ledger, worker, updates)
     ledger.settle()
+    readied = ledger.readied
     Scheduler(call.farm, ledger, worker).plan()
     ledger.settle()
+    if readied:
+        call.farm.emit("work", db, fleet_id=worker["fleet_id"])
     return _answer(call, worker)
+
+
+def start(farm: Any) -> None:
+    """Wake idle workers when there is work for them."""
+
+    def wake(db: sqlite3.Connection, **about: Any) -> None:
+        if "fleet_id" in about:
+            fleets = [about["fleet_id"]]
+        else:
+            rows = db.execute("SELECT fleet_id FROM queue_fleet_associations WHERE queue_id = ?", (about["queue_id"],))
+            fleets = [row[0] for row in rows.fetchall()]
+        for fleet_id in fleets:
+            farm.after_commit(lambda fleet_id=fleet_id: farm.wake(fleet_id))
+
+    farm.on("work", wake)
+    farm.on("queue_fleet_association", lambda db, **about: wake(db, fleet_id=about["fleet_id"]))
 
 
 def _apply(call: Call, ledger: Ledger, worker: sqlite3.Row, updates: dict[str, dict[str, Any]]) -> None:
@@ -335,7 +356,7 @@ class Scheduler:
         if queue["status"] == "SCHEDULING_BLOCKED":
             return
         for job in self.ordered(queue, held):
-            if self.is_full(job):
+            if self.is_full(job) or (held is None and self.shuns(job)):
                 continue
             steps = self.db.execute(
                 "SELECT * FROM steps WHERE job = ? AND n_ready > 0 ORDER BY position", (job["job"],)
@@ -403,6 +424,29 @@ class Scheduler:
             )
         }
         return self.worker["worker"] not in workers and len(workers) >= job["max_workers"]
+
+    def shuns(self, job: sqlite3.Row) -> bool:
+        """Whether this worker just failed to set a session of a job up, and an idle one may do better."""
+        last = store.one(
+            self.db,
+            "SELECT session, job, ended_at FROM sessions WHERE worker = ? ORDER BY session DESC LIMIT 1",
+            self.worker["worker"],
+        )
+        if last is None or last["job"] != job["job"] or self.now - (last["ended_at"] or self.now) > SHUNNED_MS:
+            return False
+        failed = store.one(
+            self.db,
+            "SELECT 1 FROM actions WHERE session = ? AND kind IN ('envEnter', 'syncInputJobAttachments')"
+            " AND status = 'FAILED'",
+            last["session"],
+        )
+        other = failed and store.one(
+            self.db,
+            "SELECT 1 FROM workers WHERE fleet_id = ? AND worker <> ? AND status IN ('STARTED', 'IDLE')",
+            self.worker["fleet_id"],
+            self.worker["worker"],
+        )
+        return other is not None
 
     def limits_of(self, step: sqlite3.Row) -> list[tuple[str, int, int]]:
         """(limit id, its maximum, how much a task takes) of the limits that a step needs."""
@@ -620,6 +664,9 @@ def _answer(call: Call, worker: sqlite3.Row) -> dict[str, Any]:
     if status != "STOPPING":
         status = "RUNNING" if assigned else "IDLE"
     interval = _interval(call, worker, bool(assigned))
+    if not interval and not call.held and status == worker["status"] and not call.params.get("updatedSessionActions"):
+        # Nothing to do, nothing reported, nothing changed: the answer may wait until there is work.
+        raise Hold(worker["fleet_id"], HOLD_S)
     if status != worker["status"]:
         store.update(
             db, "workers", {"worker": worker["worker"]}, status=status, updated_at=call.now, updated_by=call.actor

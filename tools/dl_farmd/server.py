@@ -19,7 +19,7 @@ from libdeadline.errors import Trouble
 from . import auth, store
 from .errors import Internal, ServiceError, Throttling, Unauthenticated, Validation
 from .farm import Farm
-from .operations import OPERATIONS, Call
+from .operations import OPERATIONS, Call, Hold
 from .protocol import Model, Operation, error_body
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ REASONS = {
 class Request:
     """One request as received: `path` and `query` still encoded, header names in lower case."""
 
-    __slots__ = ("connection", "method", "path", "query", "headers", "body", "id")
+    __slots__ = ("connection", "method", "path", "query", "headers", "body", "id", "held")
 
     def __init__(
         self, connection: Connection, method: str, path: str, query: str, headers: dict[str, str], body: bytes
@@ -57,6 +57,7 @@ class Request:
         self.headers = headers
         self.body = body
         self.id = str(uuid4())
+        self.held = False
 
 
 class Answer:
@@ -251,6 +252,9 @@ class Server:
                 return sts.answer(request, principal, self.farm.account), False
             operation, labels = self.model.route(request.method, request.path)
             answer, rests = self.run_operation(operation, labels, request, principal, region), True
+        except Hold as hold:
+            self.hold(request, hold)
+            return None
         except ServiceError as error:
             if headers.get("x-amz-target") or (isinstance(error, Unauthenticated) and request.path == "/"):
                 from . import logs, sts
@@ -262,6 +266,14 @@ class Server:
         if self.access_log:
             self.run.debug(f"{request.method} {request.path} {answer.status}")
         return answer, rests
+
+    def hold(self, request: Request, hold: Hold) -> None:
+        """Run a request again when it is woken, or its time is over."""
+        if self.stopping:
+            request.connection.answer(request.id, self.error(Throttling()))
+            return
+        request.held = True
+        self.farm.hold(hold.key, hold.seconds, lambda: self.take(request))
 
     def run_operation(
         self, operation: Operation, labels: list[str], request: Request, principal: auth.Principal, region: str
@@ -277,7 +289,7 @@ class Server:
         auth.authorize(principal, operation.name, params)
         if function is None:
             raise Validation(f"This farm does not know {operation.name}.", reason="UNKNOWN_OPERATION")
-        call = Call(operation, params, db, principal, farm, farm.now_ms(), region, request.id)
+        call = Call(operation, params, db, principal, farm, farm.now_ms(), region, request.id, request.held)
         if not db.in_transaction:
             db.execute("BEGIN")
         if operation.mutates:
@@ -404,6 +416,7 @@ async def _serve(path: Path, sock: Any, own_socket: bool, run: command.Run) -> N
     await stopped.wait()
     server.stopping = farm.stopping = True
     listener.close()
+    farm.wake_all()
     limit = time() + DRAIN_S
     while time() < limit and any(each.busy or each.buffer for each in server.connections):
         await asyncio.sleep(0.01)
