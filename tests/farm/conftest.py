@@ -8,11 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from hashlib import sha256
+from http.client import HTTPConnection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from libdeadline import sigv4
 
 START_S = 20
 
@@ -99,6 +104,45 @@ class Farmd:
             )
         return self._clients[key]
 
+    def send(
+        self,
+        method: str,
+        target: str,
+        body: bytes = b"",
+        headers: dict[str, str] | None = None,
+        *,
+        key: tuple[str, str] | None = None,
+        token: str | None = None,
+        service: str = "deadline",
+        region: str = "us-west-2",
+        now: float | None = None,
+        change: Callable[[dict[str, str]], None] = lambda headers: None,
+    ) -> SimpleNamespace:
+        """Sign and send a request by hand: (status, headers, body decoded from JSON if it is). `change` sees the
+        signed headers before they are sent."""
+        path, _, query = target.partition("?")
+        key_id, secret = key or self.admin()
+        query = "&".join(sorted(query.split("&")))
+        signed = sigv4.sign(
+            method, path, query, {"host": f"127.0.0.1:{self.port}", **(headers or {})}, sha256(body).hexdigest(),
+            access_key_id=key_id, secret=secret, token=token, region=region, service=service, now=now,
+        )  # fmt: skip
+        change(signed)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, target, body or None, signed)
+            response = connection.getresponse()
+            content = response.read()
+        finally:
+            connection.close()
+        is_json = "json" in response.headers.get("content-type", "")
+        return SimpleNamespace(
+            status=response.status,
+            headers=response.headers,
+            body=json.loads(content) if is_json else content,
+            error=response.headers.get("x-amzn-errortype"),
+        )
+
 
 @pytest.fixture(scope="module")
 def farmd(tmp_path_factory: pytest.TempPathFactory) -> Any:
@@ -138,4 +182,4 @@ def farm_ids(farmd: Farmd) -> SimpleNamespace:
         farmId=farm, displayName="fleet", roleArn=ROLE, maxWorkerCount=100, configuration=CONFIGURATION
     )["fleetId"]
     client.create_queue_fleet_association(farmId=farm, queueId=queue, fleetId=fleet)
-    return SimpleNamespace(farm=farm, queue=queue, fleet=fleet)
+    return SimpleNamespace(farm=farm, queue=queue, fleet=fleet, role=ROLE, configuration=CONFIGURATION)

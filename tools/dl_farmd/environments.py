@@ -83,5 +83,8 @@ def update_queue_environment(call: Call) -> None:
 
 @operation("DeleteQueueEnvironment")
 def delete_queue_environment(call: Call) -> None:
-    row = _get(call.db, call.params)
-    call.db.execute("DELETE FROM queue_environments WHERE queue_environment_id = ?", (row["queue_environment_id"],))
+    # The model gives this operation no error for what does not exist: deleting it again is no failure.
+    call.db.execute(
+        "DELETE FROM queue_environments WHERE farm_id = ? AND queue_id = ? AND queue_environment_id = ?",
+        (call.params["farmId"], call.params["queueId"], call.params["queueEnvironmentId"]),
+    )

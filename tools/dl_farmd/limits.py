@@ -81,8 +81,11 @@ def update_limit(call: Call) -> None:
 
 @operation("DeleteLimit")
 def delete_limit(call: Call) -> None:
-    row = get(call.db, call.params)
-    queue_id = store.value(call.db, "SELECT queue_id FROM queue_limit_associations WHERE limit_id = ?", row["limit_id"])
+    # The model gives this operation no error for what does not exist: deleting it again is no failure.
+    ids = (call.params["farmId"], call.params["limitId"])
+    queue_id = store.value(
+        call.db, "SELECT queue_id FROM queue_limit_associations WHERE farm_id = ? AND limit_id = ?", *ids
+    )
     if queue_id is not None:
-        raise Validation(f"The limit {row['limit_id']} is associated with the queue {queue_id}: disassociate it first.")
-    call.db.execute("DELETE FROM limits WHERE limit_id = ?", (row["limit_id"],))
+        raise Validation(f"The limit {ids[1]} is associated with the queue {queue_id}: disassociate it first.")
+    call.db.execute("DELETE FROM limits WHERE farm_id = ? AND limit_id = ?", ids)

@@ -9,10 +9,13 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import Validation
 from .operations import Call
+
+if TYPE_CHECKING:
+    from .farm import Farm
 
 MAX_TOTAL = 10_000  # totalResults counts no further, and no itemOffset goes beyond
 PAGE = 100
@@ -62,8 +65,6 @@ def run(call: Call, target: Target, where: str, args: tuple[Any, ...]) -> tuple[
         sql, more = _group(target, call.params["filterExpressions"], "filterExpressions", 1)
         conditions = f"({where}) AND {sql}"
         bound += more
-    if target.parameters:
-        call.db.create_function("dl_comparable", 1, comparable, deterministic=True)
     source = target.select[target.select.index(" FROM ") :]
     total = call.db.execute(
         f"SELECT count(*) FROM (SELECT 1 {source} WHERE {conditions} LIMIT {MAX_TOTAL})", bound
@@ -80,6 +81,11 @@ def run(call: Call, target: Target, where: str, args: tuple[Any, ...]) -> tuple[
         if offset + size <= MAX_TOTAL:
             totals["nextItemOffset"] = offset + size
     return found, totals
+
+
+def start(farm: Farm) -> None:
+    """Teach the database to compare parameters."""
+    farm.db.create_function("dl_comparable", 1, comparable, deterministic=True)
 
 
 def comparable(text: str | None) -> float | str | None:
@@ -157,8 +163,8 @@ def _typed(field: Field, text: str, path: str) -> Any:
 def _parameter_value(target: Target, name: str) -> Condition:
     # {name: {kind: text}} -> text; NULL where the row has no such parameter
     return (
-        f"(SELECT (SELECT inner.value FROM json_each(outer.value) AS inner LIMIT 1)"
-        f" FROM json_each({target.parameters}) AS outer WHERE outer.key = ?)",
+        f"(SELECT (SELECT leaf.value FROM json_each(entry.value) AS leaf LIMIT 1)"
+        f" FROM json_each({target.parameters}) AS entry WHERE entry.key = ?)",
         [name],
     )
 

@@ -78,19 +78,19 @@ def update_storage_profile(call: Call) -> None:
 
 @operation("DeleteStorageProfile")
 def delete_storage_profile(call: Call) -> None:
-    row = _get(call.db, call.params)
-    identity = row["storage_profile_id"]
-    for fleet in call.db.execute("SELECT * FROM fleets WHERE farm_id = ?", (row["farm_id"],)):
+    # The model gives this operation no error for what does not exist: deleting it again is no failure.
+    farm_id, identity = call.params["farmId"], call.params["storageProfileId"]
+    for fleet in call.db.execute("SELECT * FROM fleets WHERE farm_id = ?", (farm_id,)):
         if next(iter(fleet["configuration"].values())).get("storageProfileId") == identity:
             raise Validation(f"The fleet {fleet['fleet_id']} uses the storage profile {identity}.")
-    for queue in call.db.execute("SELECT * FROM queues WHERE farm_id = ?", (row["farm_id"],)).fetchall():
+    for queue in call.db.execute("SELECT * FROM queues WHERE farm_id = ?", (farm_id,)).fetchall():
         allowed = queue["allowed_storage_profile_ids"] or []
         if identity in allowed:
             store.update(
                 call.db, "queues", {"queue_id": queue["queue_id"]},
                 allowed_storage_profile_ids=[each for each in allowed if each != identity],
             )  # fmt: skip
-    call.db.execute("DELETE FROM storage_profiles WHERE storage_profile_id = ?", (identity,))
+    call.db.execute("DELETE FROM storage_profiles WHERE farm_id = ? AND storage_profile_id = ?", (farm_id, identity))
 
 
 @operation("GetStorageProfileForQueue")
