@@ -107,6 +107,9 @@ class Bundle(Record):
     file_system: str | None = _may("string", "COPIED or VIRTUAL")
     s3_bucket_name: str | None = _may("string", "bucket of the queue's job attachments; absent: it takes none")
     root_prefix: str | None = _may("string", "root prefix of the queue's job attachments")
+    file_count: int | None = _may("integer", "input files that follow")
+    total_bytes: int | None = _may("integer", "bytes of the input files that follow")
+    unknown_asset_paths: list[str] | None = _may("array", "input and output paths to ask a person about, absolute")
     known_asset_paths: list[str] | None = _may("array", "folders that files may come from without a question, absolute")
 
 

@@ -1,0 +1,369 @@
+"""dl-bundle - read a job bundle, and emit what a job made of it consists of
+
+Usage:
+  dl-bundle [options] [--parameter=<name=value>]... [--known-asset-path=<path>]... [--] <dir>
+
+Reads the job bundle in the folder <dir>, checks it, and emits a bundle record, then for each asset root a root
+record, a file record for each input file and an output_dir record for each folder that the job writes to.
+
+Options:
+  -p, --parameter=<name=value>          Value of a job parameter: Name=Value, a JSON object,
+                                        or file://<path> of a JSON or YAML object; may be
+                                        repeated, later ones win.
+  --name=<name>                         Name of the job, in place of the template's.
+  --priority=<n>                        0 to 100; higher goes first.
+  --max-failed-tasks-count=<n>          Failed tasks after which the job stops.
+  --max-retries-per-task=<n>            Attempts of a task beyond the first.
+  --max-worker-count=<n>                Workers at a time at most; -1: no limit.
+  --target-task-run-status=<status>     READY or SUSPENDED.
+  --job-attachments-file-system=<kind>  COPIED or VIRTUAL.
+  --require-paths-exist                 Fail where an input path is missing, instead of
+                                        going without it.
+  --known-asset-path=<path>             Folder that files may come from; may be repeated.
+  --unknown-paths=<do>                  About input and output paths outside of all known
+                                        folders: refuse, or pass them on in the bundle
+                                        record for a later stage to ask about
+                                        [default: refuse].
+  --offline                             Ask no service: no farm, no queue parameters, no
+                                        storage profile.
+  --profile=<name>                      AWS profile to use.
+  --region=<name>                       AWS region of the farm.
+  --farm-id=<id>                        Farm of the queue.
+  --queue-id=<id>                       Queue that the job is for.
+  --storage-profile-id=<id>             Storage profile of this workstation.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from libdeadline import command, paths, statuses
+from libdeadline.command import Arguments, Run
+from libdeadline.errors import Trouble
+from libdeadline.records import Bundle, Record
+
+from . import documents, parameters
+from .parameters import Definition
+
+MOST_UNKNOWN = 100  # unknown paths that a record names
+MOST_SHOWN = 5  # in a message
+LARGEST = 2147483647
+
+
+class Service(NamedTuple):
+    """What the service knows about where the job is to go."""
+
+    farm_id: str | None = None
+    queue_id: str | None = None
+    queue: dict[str, Any] = {}
+    environments: list[tuple[str, dict[str, Definition]]] = []
+    storage_profile: dict[str, Any] | None = None
+
+
+class Inquiry:
+    """Asks the service, while other work goes on."""
+
+    def __init__(self, args: Arguments) -> None:
+        from threading import Thread
+
+        self._args = args
+        self._answer: Service | None = None
+        self._error: BaseException | None = None
+        self._thread = Thread(target=self._ask, daemon=True)
+        self._thread.start()
+
+    def answer(self) -> Service:
+        """What came of it.
+
+        Raises: what asking raised.
+        """
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        assert self._answer is not None
+        return self._answer
+
+    def _ask(self) -> None:
+        try:
+            self._answer = inquire(self._args)
+        except BaseException as error:  # for the main thread to raise
+            self._error = error
+
+
+def inquire(args: Arguments) -> Service:
+    """Get the queue, its environments and the storage profile, side by side."""
+    from libdeadline.targets import target
+
+    where = target(args)
+    client = where.session.client("deadline")
+    place = {"farmId": where.farm_id, "queueId": where.queue_id}
+    profile_id = where.config.get("settings.storage_profile_id")
+
+    def environment(row: dict[str, Any]) -> tuple[int, str, dict[str, Definition]]:
+        found = client.call("GetQueueEnvironment", {**place, "queueEnvironmentId": row["queueEnvironmentId"]})
+        name = str(found.get("name", row["queueEnvironmentId"]))
+        kind = str(found.get("templateType", "YAML"))
+        try:
+            template = documents.parse(found["template"], kind)
+        except ValueError as error:
+            raise Trouble(f"the template of queue environment '{name}' is not {kind}: {error}", statuses.DATA) from None
+        defined = template.get("parameterDefinitions") if isinstance(template, dict) else None
+        return int(found.get("priority", 0)), name, parameters.definitions(defined, f"queue environment '{name}'")
+
+    def environments() -> list[tuple[str, dict[str, Definition]]]:
+        rows = list(client.items("ListQueueEnvironments", place))
+        found = _side_by_side([lambda row=row: environment(row) for row in rows])
+        return [(name, defined) for _, name, defined in sorted(found, key=lambda each: each[0])]
+
+    calls = [lambda: client.call("GetQueue", place), environments]
+    if profile_id:
+        calls.append(lambda: client.call("GetStorageProfileForQueue", {**place, "storageProfileId": profile_id}))
+    found = _side_by_side(calls)
+    return Service(where.farm_id, where.queue_id, found[0], found[1], found[2] if profile_id else None)
+
+
+def _side_by_side(calls: list[Any]) -> list[Any]:
+    """The results of calls that wait for a server, made at the same time."""
+    from threading import Thread
+
+    results: list[Any] = [None] * len(calls)
+    errors: list[BaseException] = []
+
+    def work(index: int) -> None:
+        try:
+            results[index] = calls[index]()
+        except BaseException as error:  # for the caller to raise
+            errors.append(error)
+
+    threads = [Thread(target=work, args=(index,), daemon=True) for index in range(1, len(calls))]
+    for thread in threads:
+        thread.start()
+    if calls:
+        work(0)
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return results
+
+
+class Values(NamedTuple):
+    """The job's parameters, and the paths that they bring along."""
+
+    sent: dict[str, dict[str, Any]]  # CreateJob's parameters
+    lists: dict[str, list[str]]  # as in asset_references
+    chosen_paths: list[str]  # folders of PATH values given on the command line
+
+
+def resolve(bundle: str, definitions: dict[str, Definition], stored: dict[str, Any], given: dict[str, Any]) -> Values:
+    """Bring values and definitions together; `stored` come from the bundle, `given` from the command line.
+
+    Paths in the bundle are relative to it, those on the command line to the current folder.
+    Raises: Trouble (65) at a value that does not fit, is missing or has no definition.
+    """
+    for name in [*stored, *given]:
+        if name not in definitions and (":" not in name or name in given):
+            known = ", ".join(sorted(definitions)) or "none"
+            raise Trouble(f"there is no job parameter '{name}'; the job has: {known}", statuses.DATA)
+    sent: dict[str, dict[str, Any]] = {}
+    lists: dict[str, list[str]] = {"input_files": [], "input_dirs": [], "output_dirs": [], "referenced": []}
+    chosen: list[str] = []
+    for name, definition in definitions.items():
+        value: Any = None
+        if name in given:
+            value = given[name]
+            if parameters.is_path(definition):
+                value = parameters.map_paths(definition, value, paths.absolute)
+        elif name in stored:
+            value = stored[name]
+            if parameters.is_path(definition):
+                value = parameters.map_paths(definition, value, lambda path: paths.absolute(path, bundle))
+        elif "default" in definition:
+            if parameters.is_path(definition) and definition["default"] and not definition.get("fromQueue"):
+                value = parameters.default_path(bundle, name, definition)
+        elif not definition.get("fromQueue"):
+            raise Trouble(
+                f"parameter '{name}' has no default and no value: give --parameter {name}=<value>", statuses.DATA
+            )
+        effective = definition.get("default") if value is None else value
+        if value is not None:
+            sent[name] = parameters.checked(name, definition, value)
+        if parameters.is_path(definition) and effective is not None:
+            each = sent[name] if name in sent else parameters.checked(name, definition, effective)
+            for path in _texts(each):
+                _attach(definition, path, lists)
+                if name in given and path:
+                    chosen.append(os.path.dirname(path) if definition.get("objectType") == "FILE" else path)
+    if len(sent) > parameters.MOST_PARAMETERS:
+        raise Trouble(
+            f"the job has {len(sent)} parameter values; the service takes {parameters.MOST_PARAMETERS}", statuses.DATA
+        )
+    return Values(sent, lists, chosen)
+
+
+def _texts(checked: dict[str, Any]) -> list[str]:
+    (value,) = checked.values()
+    return value if isinstance(value, list) else [value]
+
+
+def _attach(definition: Definition, path: str, lists: dict[str, list[str]]) -> None:
+    """Put a path into the lists, as data flow and object type say."""
+    if not path:
+        return
+    flow, is_file = definition.get("dataFlow", "NONE"), definition.get("objectType") == "FILE"
+    if flow == "NONE":
+        lists["referenced"].append(path)
+    if "IN" in flow:
+        lists["input_files" if is_file else "input_dirs"].append(path)
+    if "OUT" in flow:
+        lists["output_dirs"].append(os.path.dirname(path) if is_file else path)
+
+
+def known_folders(bundle: str, options: list[str], chosen: list[str], locations: list[Any], config: Any) -> list[str]:
+    """The folders that files may come from without a question, none inside of another.
+
+    Source: attachments specification, known asset paths.
+    """
+    configured = config.get("settings.known_asset_paths").split(os.pathsep)
+    found = [bundle, *chosen, *(paths.absolute(os.path.expanduser(path)) for path in options if path)]
+    for path in [*configured, *(location.path for location in locations if location.type == "LOCAL")]:
+        path = os.path.expanduser(path)
+        if os.path.isabs(path):
+            found.append(paths.absolute(path))
+    kept: list[str] = []
+    for path in sorted(set(found), key=len):
+        if not any(paths.is_within(path, folder) for folder in kept):
+            kept.append(path)
+    return kept
+
+
+def fields(args: Arguments) -> dict[str, Any]:
+    """The fields of the bundle record that options set.
+
+    Raises: Trouble (64) where one is out of range.
+    """
+    return {
+        "priority": args.integer("--priority", 0, 100),
+        "max_failed_tasks_count": args.integer("--max-failed-tasks-count", 0, LARGEST),
+        "max_retries_per_task": args.integer("--max-retries-per-task", 0, LARGEST),
+        "max_worker_count": args.integer("--max-worker-count", -1, LARGEST),
+        "target_task_run_status": args.choice("--target-task-run-status", ("READY", "SUSPENDED")),
+    }
+
+
+def stage(args: Arguments, run: Run) -> Iterator[Record]:
+    chosen = fields(args)
+    file_system = args.choice("--job-attachments-file-system", ("COPIED", "VIRTUAL"))
+    passes = args.choice("--unknown-paths", ("refuse", "pass")) == "pass"
+    given = parameters.from_options(args["--parameter"])
+    bundle = documents.check_folder(args["<dir>"])
+    template = documents.template(bundle)
+    if args["--name"]:
+        template = documents.renamed(template, args["--name"])
+    from .checking import Check
+
+    # Before any thread is started: a process is forked.
+    check = Check(template.text, template.data, template.path)
+    try:
+        yield from _emit(args, run, bundle, template, given, chosen, file_system, passes)
+        check.wait()
+    finally:
+        check.close()
+
+
+def _emit(
+    args: Arguments,
+    run: Run,
+    bundle: str,
+    template: documents.Document,
+    given: dict[str, Any],
+    chosen: dict[str, Any],
+    file_system: str | None,
+    passes: bool,
+) -> Iterator[Record]:
+    from libdeadline.paths import Grouping, Location
+    from libdeadline.targets import config_of
+
+    inquiry = None if args["--offline"] else Inquiry(args)
+    config = config_of(args)
+    own = parameters.definitions(template.data.get("parameterDefinitions"), f"job template '{template.path}'")
+    stored_file = documents.read(bundle, "parameter_values")
+    stored = parameters.from_file(stored_file.data, stored_file.path) if stored_file else {}
+    job_fields = parameters.job_fields(stored, stored_file.path if stored_file else "")
+    references = documents.asset_references(bundle)
+    if documents.find(bundle, "hooks"):
+        run.info(f"the hooks of '{bundle}' are not run")
+    service = inquiry.answer() if inquiry else Service()
+    queue_only = {
+        name: {**definition, "fromQueue": True}
+        for name, definition in parameters.merged({}, service.environments).items()
+        if name not in own
+    }
+    for name in [name for name in stored if ":" in name]:
+        run.warn(f"the value of '{name}' in '{bundle}' is for another render farm, and is left out")
+    values = resolve(bundle, parameters.merged(own, service.environments) | queue_only, stored, given)
+    lists = {
+        name: [paths.absolute(path, bundle) for path in references[name]] + values.lists[name] for name in references
+    }
+    locations = [
+        Location(each["name"], each["path"], each["type"])
+        for each in (service.storage_profile or {}).get("fileSystemLocations", ())
+    ]
+    settings = service.queue.get("jobAttachmentSettings")
+    has_paths = any(lists[name] for name in ("input_files", "input_dirs", "output_dirs"))
+    assets = None
+    known: list[str] = []
+    unknown: list[str] = []
+    if (settings or args["--offline"]) and any(lists.values()):
+        from .assets import Assets
+
+        assets = Assets(lists, Grouping(locations), require=args["--require-paths-exist"], warn=run.warn)
+        assets.look()
+        known = known_folders(bundle, args["--known-asset-path"], values.chosen_paths, locations, config)
+        unknown = assets.unknown(known)
+        if unknown and not passes:
+            shown = ", ".join(f"'{path}'" for path in unknown[:MOST_SHOWN])
+            more = f" and {len(unknown) - MOST_SHOWN} more" if len(unknown) > MOST_SHOWN else ""
+            raise Trouble(
+                f"paths lie outside of all known asset paths: {shown}{more}: give --known-asset-path with a folder "
+                "that holds them, or set settings.known_asset_paths",
+                statuses.NOT_ALLOWED,
+                path=unknown[0],
+            )
+    elif has_paths:
+        run.warn(
+            f"queue '{service.queue.get('displayName', service.queue_id)}' takes no job attachments: files stay "
+            "where they are, and workers must reach them by the same paths"
+        )
+    chosen = {name: job_fields.get(name) if value is None else value for name, value in chosen.items()}
+    for name in ("max_failed_tasks_count", "max_retries_per_task"):
+        if chosen[name] is None:
+            chosen[name] = config.integer(f"settings.{name}")
+    yield Bundle.of(
+        path=bundle,
+        template=template.text,
+        template_type=template.type,
+        name=template.data["name"],
+        farm_id=service.farm_id,
+        queue_id=service.queue_id,
+        queue_name=service.queue.get("displayName"),
+        parameters=values.sent,
+        **{**chosen, "priority": 50 if chosen["priority"] is None else chosen["priority"]},
+        storage_profile_id=config.get("settings.storage_profile_id") or None,
+        file_system=file_system or config.choice("defaults.job_attachments_file_system"),
+        s3_bucket_name=settings["s3BucketName"] if settings else None,
+        root_prefix=settings["rootPrefix"] if settings else None,
+        file_count=assets.file_count if assets else 0,
+        total_bytes=assets.total_bytes if assets else 0,
+        known_asset_paths=known or None,
+        unknown_asset_paths=unknown[:MOST_UNKNOWN] or None,
+    )
+    if assets is not None:
+        run.count(files=assets.file_count, bytes=assets.total_bytes)
+        yield from assets.records()
+
+
+def main() -> int:
+    return command.run(__doc__, stage)
