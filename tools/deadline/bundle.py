@@ -51,7 +51,10 @@ def submit(options: Arguments, shell: Shell) -> int:
     consent = ["dl-consent", *(["--yes"] if accepts_all(options) else []), "--answers=3"]
     own_job = not any(options[name] for name in REACH)
     return shell.run(
-        ["dl-bundle", *who, *given(options, "--farm-id", "--queue-id", *PASSED), "--", options["<job-bundle-dir>"]],
+        [
+            "dl-bundle", "--unknown-paths=pass", *who, *given(options, "--farm-id", "--queue-id", *PASSED),
+            "--", options["<job-bundle-dir>"],
+        ],
         consent,
         ["dl-hash"],
         ["dl-manifest"],
