@@ -27,7 +27,7 @@ from libdeadline import command, statuses
 from libdeadline.errors import Trouble
 
 from . import asset_roots, job_environment, journal, openjd_bridge
-from .folder import SessionFolder, Wake, is_alive, now_text, poke, process_name, read_json, time_text, try_lock
+from .folder import SessionFolder, Wake, is_alive, now_text, poke, process_name, read_json, take_lock, time_text
 from .transfers import Cancelled, File, Manifest, Pipeline, Root, Transfer, tool, write_rules
 
 if TYPE_CHECKING:
@@ -678,11 +678,11 @@ class Runner:
     def _write(self, row: dict[str, Any]) -> None:
         self.row_written = True
         journal.append(self.folder.outbox, row)
-        self._poke_scheduler()
+        self._poke()
 
-    def _poke_scheduler(self) -> None:
-        if self.opening.get("scheduler_wake"):
-            poke(self.opening["scheduler_wake"])
+    def _poke(self) -> None:
+        for path in self.opening.get("wakes") or ():
+            poke(path)
 
     # Ending
 
@@ -747,7 +747,7 @@ class Runner:
             if not self.opening.get("retain_session_dir"):
                 shutil.rmtree(self.opening["session_dir"], ignore_errors=True)
         journal.append(self.folder.outbox, {"type": "end", "tool": "dl-session", "ok": True})
-        self._poke_scheduler()
+        self._poke()
 
     def say(self, message: str) -> None:
         self.folder.write_log(message)
@@ -811,7 +811,7 @@ def main_of(args: Arguments, run: Run) -> int:
     folder = SessionFolder(os.path.abspath(args["<folder>"]))
     if not os.path.isdir(folder.path):
         raise Trouble(f"no session folder '{folder.path}'", statuses.NO_INPUT, path=folder.path)
-    lock = try_lock(folder.file("lock"))
+    lock = take_lock(folder.file("lock"))
     if lock is None:
         raise Trouble(f"another dl-session has '{folder.path}'", statuses.TRY_AGAIN, path=folder.path)
     import orjson

@@ -28,6 +28,7 @@ import os
 import select
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from time import monotonic, sleep
 from typing import Any
 
 import orjson
@@ -36,6 +37,8 @@ from libdeadline import statuses
 from libdeadline.errors import Trouble
 
 from . import journal
+
+LOCK_S = 1.0
 
 
 def write_json(path: str, value: Any, mode: int = 0o600, group: int | None = None) -> None:
@@ -155,6 +158,16 @@ def try_lock(path: str) -> int | None:
     return descriptor
 
 
+def take_lock(path: str, patience_s: float = LOCK_S) -> int | None:
+    """`try_lock`, for a moment: whoever only looks whether the lock is held has it while looking."""
+    until = monotonic() + patience_s
+    while (descriptor := try_lock(path)) is None:
+        if monotonic() > until:
+            return None
+        sleep(0.02)
+    return descriptor
+
+
 class SessionFolder:
     """The folder of one session; see the module's text for its files."""
 
@@ -245,7 +258,7 @@ class Folder:
 
         Raises: Trouble (75) if one runs already.
         """
-        descriptor = try_lock(self.file("run", f"{name}.lock"))
+        descriptor = take_lock(self.file("run", f"{name}.lock"))
         if descriptor is None:
             raise Trouble(f"another dl-worker-{name} works on '{self.path}'", statuses.TRY_AGAIN)
         os.ftruncate(descriptor, 0)
