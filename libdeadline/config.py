@@ -11,10 +11,14 @@ Source: client specification, configuration; Python documentation, configparser,
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
 
 from . import statuses
 from .errors import Trouble, os_trouble
+
+# As in `command`: typing and collections would cost more than all the rest of this module.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 PATH_VARIABLE = "DEADLINE_CONFIG_FILE_PATH"
 DEFAULT_PATH = os.path.join("~", ".deadline", "config")

@@ -23,11 +23,11 @@ import os
 import sys
 from math import inf
 from time import monotonic, sleep
-from typing import TYPE_CHECKING
 
 from libdeadline import command, config, statuses
 from libdeadline.errors import Trouble
 
+TYPE_CHECKING = False  # as in `libdeadline.command`
 if TYPE_CHECKING:
     from subprocess import Popen
     from typing import IO

@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from threading import Lock
 from time import sleep, time
-from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from .. import __version__, sigv4, statuses
@@ -28,7 +26,11 @@ from . import endpoints, model, profiles, protocol
 from .credentials import Credentials
 from .http import TIMEOUT_S, Answer, ConnectionTrouble, Transport
 
+TYPE_CHECKING = False  # as in `libdeadline.command`
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
+
     from .sdk import SdkClient
 
 __all__ = [

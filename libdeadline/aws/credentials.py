@@ -8,16 +8,19 @@ Source: botocore's order of providers; client specification, session cache and c
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
 from threading import Lock
 from time import time
-from typing import TYPE_CHECKING
 
 from .. import statuses
 from ..errors import Trouble
 
+TYPE_CHECKING = False  # as in `libdeadline.command`
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from .profiles import Profiles
+
+    Provider = Callable[[], "Credentials"]
 
 ADVISORY_S, MANDATORY_S = 300.0, 150.0  # before the end of their life: try to refresh; refuse to go on with the old
 MONITOR, CONSOLE, HOST = "DEADLINE_CLOUD_MONITOR_LOGIN", "AWS_CONSOLE_LOGIN", "HOST_PROVIDED"
@@ -41,9 +44,6 @@ class Credentials:
 
     def __repr__(self) -> str:
         return f"<credentials {self.access_key_id}>"
-
-
-Provider = Callable[[], Credentials]
 
 
 class Source:

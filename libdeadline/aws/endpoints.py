@@ -7,11 +7,11 @@ with them by a test.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from .. import statuses
 from ..errors import Trouble
 
+TYPE_CHECKING = False  # as in `libdeadline.command`
 if TYPE_CHECKING:
     from .profiles import Profiles
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
 from select import select
 from threading import Lock
-from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from .. import statuses
 from ..errors import Trouble
 
+TYPE_CHECKING = False  # as in `libdeadline.command`
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from ssl import SSLContext
 
 TIMEOUT_S = 60.0

@@ -10,10 +10,16 @@ from __future__ import annotations
 import os
 import sys
 from json import dumps, loads
-from typing import Any
 
 from .. import statuses
 from ..errors import Trouble
+
+TYPE_CHECKING = False  # as in `libdeadline.command`
+if TYPE_CHECKING:
+    from typing import Any
+
+    Shape = dict[str, Any]
+    """One shape as botocore's JSON has it, without documentation; its members name other shapes."""
 
 FORMAT = 1  # of the cache file; part of its name
 KEPT = ("type", "required", "min", "union", "document", "payload", "flattened", "timestampFormat", "retryable")
@@ -21,9 +27,6 @@ KEPT_OF_MEMBER = ("shape", "location", "locationName", "idempotencyToken", "time
 KEPT_OF_SERVICE = (
     "apiVersion", "endpointPrefix", "jsonVersion", "protocol", "serviceId", "signingName", "targetPrefix",
 )  # fmt: skip
-
-Shape = dict[str, Any]
-"""One shape as botocore's JSON has it, without documentation; its members name other shapes."""
 
 
 class Operation:

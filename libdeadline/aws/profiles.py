@@ -6,15 +6,18 @@ Source: AWS SDKs and Tools Reference Guide, "Shared config and credentials files
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
 from .. import statuses
 from ..errors import Trouble
 
+TYPE_CHECKING = False  # as in `libdeadline.command`
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Values = Mapping[str, str]
+
 CONFIG_PATH = os.path.join("~", ".aws", "config")
 CREDENTIALS_PATH = os.path.join("~", ".aws", "credentials")
-
-Values = Mapping[str, str]
 
 
 class Profiles:

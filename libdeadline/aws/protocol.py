@@ -8,17 +8,18 @@ Source: Smithy, AWS restJson1, awsJson1_1 and awsQuery protocols; botocore's ser
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import UTC
 from json import dumps, loads
-from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from .. import statuses
 from ..errors import Trouble
 
+TYPE_CHECKING = False  # as in `libdeadline.command`
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
+    from typing import Any
     from xml.etree.ElementTree import Element
 
     from .model import Operation, Service, Shape

@@ -6,13 +6,15 @@ Importing boto3 costs a third of a second, so only the functions that need it do
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
 
 from .. import statuses
 from ..errors import Trouble
 from .credentials import Credentials, Source, Unkept, no_credentials
 
+TYPE_CHECKING = False  # as in `libdeadline.command`
 if TYPE_CHECKING:
+    from typing import Any
+
     from . import Session
 
 
