@@ -130,6 +130,7 @@ class File(Record):
     mtime: int | None = _may("integer", "modification time, microseconds since the epoch, rounded down")
     hash: str | None = _may("string", "XXH3 128 of the content: 32 lower-case hex digits")
     hash_alg: str | None = _may("string", "xxh128")
+    status: str | None = _may("string", "what dl-diff found: new, modified, deleted")
     upload: str | None = _may("string", "what dl-upload did: new (sent), present (was in the store), skipped")
     download: str | None = _may("string", "what dl-download did: new, present, skipped")
     local_path: str | None = _may("string", "where dl-download put it, absolute")
