@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from calendar import timegm
 from dataclasses import dataclass
+from functools import lru_cache
 from hmac import compare_digest
 from time import strptime, time
 from typing import Any
@@ -144,7 +145,7 @@ _MISMATCH = (
 
 def _check_time(stamp: str, day: str, skew_s: int | None) -> float:
     try:
-        sent = timegm(strptime(stamp, "%Y%m%dT%H%M%SZ"))
+        sent = _seconds(stamp)
     except ValueError:
         raise Fault("AccessDenied", "AWS authentication requires a valid Date or x-amz-date header.") from None
     if day != stamp[:8]:
@@ -152,6 +153,11 @@ def _check_time(stamp: str, day: str, skew_s: int | None) -> float:
     if skew_s is not None and abs(time() - sent) > skew_s:
         raise Fault("RequestTimeTooSkewed", "The difference between the request time and the server's is too large.")
     return sent
+
+
+@lru_cache(maxsize=256)  # clients sign many requests in the same second
+def _seconds(stamp: str) -> int:
+    return timegm(strptime(stamp, "%Y%m%dT%H%M%SZ"))
 
 
 def _caller(ring: minted.KeyRing, key_id: str, token: str | None) -> Caller:

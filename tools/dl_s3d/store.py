@@ -59,6 +59,7 @@ CREATE TABLE IF NOT EXISTS part (
   PRIMARY KEY (upload, number)
 ) WITHOUT ROWID;
 """
+NINE_VALUES = "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 COLUMNS = "key, size, etag, modified, headers, checksums, files, upload"
 FANOUT = 256  # folders that files are spread over
 CACHE_KIB = 16384
@@ -132,6 +133,7 @@ class Store:
         self._fresh: list[str] = []  # written for it
         self._changed = False
         self._failure: sqlite3.Error | None = None
+        self._names = {name for name, _ in self.buckets()}  # as they will be after the next commit
         self._sweeper = Thread(target=self._sweep, daemon=True)
         self._sweeper.start()
 
@@ -237,6 +239,7 @@ class Store:
             except sqlite3.Error:
                 pass  # SQLite has rolled back by itself
         self._changed = False
+        self._names = {name for name, _ in self.buckets()}
         fresh, self._fresh, self._obsolete = self._fresh, [], []
         self.discard((name, 0) for name in fresh)
 
@@ -251,10 +254,14 @@ class Store:
         return self._db.execute("SELECT name, created FROM bucket ORDER BY name").fetchall()
 
     def has_bucket(self, name: str) -> bool:
-        return self._db.execute("SELECT 1 FROM bucket WHERE name = ?", (name,)).fetchone() is not None
+        return name in self._names
 
     def create_bucket(self, name: str) -> bool:
-        return self._change("INSERT OR IGNORE INTO bucket VALUES (?, ?)", (name, now_ms())) > 0
+        if name in self._names:
+            return False
+        self._change("INSERT INTO bucket VALUES (?, ?)", (name, now_ms()))
+        self._names.add(name)
+        return True
 
     def delete_bucket(self, name: str) -> bool:
         """Whether it was empty, and so is gone, with its unfinished uploads."""
@@ -263,6 +270,7 @@ class Store:
         for row in self.uploads(name):
             self.drop_upload(row.id)
         self._change("DELETE FROM bucket WHERE name = ?", (name,))
+        self._names.discard(name)
         return True
 
     # -- objects
@@ -272,22 +280,21 @@ class Store:
         return None if row is None else _object(row)
 
     def put(self, bucket: str, row: Object) -> None:
-        self.forget(bucket, row.key)
-        files = json.dumps(row.files, separators=(",", ":"))
-        self._change(
-            f"INSERT INTO object (bucket, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                bucket,
-                row.key,
-                row.size,
-                row.etag,
-                row.modified,
-                json.dumps(row.headers) if row.headers else "{}",
-                json.dumps(row.checksums) if row.checksums else "{}",
-                files,
-                row.upload,
-            ),
+        values = (
+            bucket,
+            row.key,
+            row.size,
+            row.etag,
+            row.modified,
+            json.dumps(row.headers) if row.headers else "{}",
+            json.dumps(row.checksums) if row.checksums else "{}",
+            json.dumps(row.files),
+            row.upload,
         )
+        # Most keys are new, so the old row is looked for only where there is one.
+        if not self._change(f"INSERT OR IGNORE INTO object (bucket, {COLUMNS}) {NINE_VALUES}", values):
+            self.forget(bucket, row.key)
+            self._change(f"INSERT INTO object (bucket, {COLUMNS}) {NINE_VALUES}", values)
         self._fresh += [name for name, _ in row.files]
 
     def forget(self, bucket: str, key: bytes) -> None:
