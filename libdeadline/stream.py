@@ -144,7 +144,7 @@ class Input:
                     foreign.line = line if line.endswith(b"\n") else line + b"\n"
                     row = foreign
             if isinstance(row, End):
-                self._whole = True
+                self._whole, self.end = True, row
                 if not row.ok:
                     self._failed = row.tool
             else:

@@ -1,5 +1,7 @@
 """Commands of the group bundle."""
 
+import os
+
 from libdeadline import statuses
 from libdeadline.command import Arguments
 from libdeadline.errors import Trouble
@@ -44,24 +46,21 @@ def submit(options: Arguments, shell: Shell) -> int:
     if options["--force-s3-check"] and options["--no-force-s3-check"]:
         raise Trouble("give --force-s3-check or --no-force-s3-check, not both", statuses.USAGE)
     if options["--submitter-name"]:
-        import os
-
         os.environ["DL_SUBMITTER"] = options["--submitter-name"]
     who = given(options, "--profile", "--region")
-    consent = ["dl-consent", *(["--yes"] if accepts_all(options) else []), "--answers=3"]
     own_job = not any(options[name] for name in REACH)
+    asks = os.isatty(0) and not accepts_all(options)
+    bundle = ["dl-bundle", *who, *given(options, "--farm-id", "--queue-id", *PASSED)]
     return shell.run(
-        [
-            "dl-bundle", "--unknown-paths=pass", *who, *given(options, "--farm-id", "--queue-id", *PASSED),
-            "--", options["<job-bundle-dir>"],
-        ],
-        consent,
+        [*bundle, *(["--unknown-paths=pass"] if asks else []), "--", options["<job-bundle-dir>"]],
+        # Descriptor 3 is our standard input: that of a stage is its pipe.
+        *([["dl-consent", "--answers=3"]] if asks else []),
         ["dl-hash"],
         ["dl-manifest"],
         ["dl-upload", *who, *(["--force-check"] if checks_all(options) else [])],
         ["dl-submit", *who, *(["--remember"] if own_job else [])],
         ["dl-show", "submission"],
-        asks=True,
+        asks=asks,
     )
 
 

@@ -165,6 +165,7 @@ def wait(options: Arguments, shell: Shell) -> int:
             *timeout, job_of(options),
         ],
         ["dl-show", f"--output={output_form(options)}", *timeout, "wait"],
+        draws=output_form(options) == "json",
     )  # fmt: skip
 
 

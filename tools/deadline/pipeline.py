@@ -48,15 +48,16 @@ class Shell:
         command = program(stage[0])
         os.execv(command[0], [*command, *stage[1:]])
 
-    def run(self, *stages: Stage, asks: bool = False) -> int:
+    def run(self, *stages: Stage, asks: bool = False, draws: bool = True) -> int:
         """Run stages, the last of which writes to our standard output, and return the status of the whole.
 
         `asks`: stages may read a person's answers from descriptor 3, which is our standard input.
+        `draws`: progress is shown on a terminal; false where the last stage tells of it.
         """
-        stages = tuple([*stage, *self.common] for stage in stages)
-        if self._told(list(stages), asks=asks):
+        listed = [[*stage, *self.common] for stage in stages]
+        if self._told(listed, asks=asks):
             return statuses.OK
-        return Running(self, list(stages), asks=asks).wait()
+        return Running(self, listed, asks=asks, draws=draws).wait()
 
     def quiet(self, *stages: Stage) -> int:
         """Run stages whose output is not wanted, and return the status."""
@@ -138,7 +139,9 @@ def _print_error(text: str) -> None:
 class Running:
     """Stages at work."""
 
-    def __init__(self, shell: Shell, stages: list[Stage], *, asks: bool = False, capture: bool = False) -> None:
+    def __init__(
+        self, shell: Shell, stages: list[Stage], *, asks: bool = False, capture: bool = False, draws: bool = True
+    ) -> None:
         """Start all stages.
 
         Raises: Trouble (70) where a tool is missing; nothing runs then.
@@ -148,7 +151,9 @@ class Running:
         self.names = [stage[0] for stage in stages]
         commands = [[*program(stage[0]), *stage[1:]] for stage in stages]
         self.capture, self.captured = capture, bytearray()
-        self.narrator = None if shell.mode == "json" else Narrator(shell, self.names)
+        self.narrator = None if shell.mode == "json" else Narrator(self.names, shell.mode == "bar" and draws)
+        # Text must not run into the line of progress on the same terminal: it goes by way of us.
+        self.relays = not capture and self.narrator is not None and self.narrator.draws and os.isatty(1)
         environment = {**os.environ, "DL_PROGRESS": "json"} if self.narrator else None
         kept: tuple[int, ...] = ()
         if asks:
@@ -167,7 +172,7 @@ class Running:
                 child = subprocess.Popen(
                     command,
                     stdin=upstream if upstream is not None else (subprocess.DEVNULL if asks else None),
-                    stdout=None if last and not capture else subprocess.PIPE,
+                    stdout=None if last and not capture and not self.relays else subprocess.PIPE,
                     stderr=subprocess.PIPE if self.narrator else None,
                     env=environment,
                     pass_fds=kept,
@@ -217,7 +222,7 @@ class Running:
             for index, child in enumerate(self.children):
                 if child.stderr is not None:
                     selector.register(child.stderr, selectors.EVENT_READ, index)
-            if self.capture:
+            if self.capture or self.relays:
                 output = self.children[-1].stdout
                 assert output is not None
                 selector.register(output, selectors.EVENT_READ, -1)
@@ -226,10 +231,19 @@ class Running:
                     block = os.read(key.fd, 1 << 16)
                     if not block:
                         selector.unregister(key.fileobj)
-                    elif key.data == -1:
+                    elif key.data == -1 and self.capture:
                         self.captured += block
+                    elif key.data == -1:
+                        self._relay(block)
                     elif self.narrator:
                         self.narrator.hear(key.data, block)
+
+    def _relay(self, block: bytes) -> None:
+        assert self.narrator is not None
+        self.narrator.clear()
+        left = memoryview(block)
+        while left:
+            left = left[os.write(1, left) :]
 
     def _end(self, number: int) -> None:
         import signal
@@ -258,9 +272,8 @@ def _in_foreground() -> bool:
 class Narrator:
     """Turns what the stages report into lines for a person, and one line of progress on a terminal."""
 
-    def __init__(self, shell: Shell, names: list[str]) -> None:
-        self.names = names
-        self.draws = shell.mode == "bar"
+    def __init__(self, names: list[str], draws: bool) -> None:
+        self.names, self.draws = names, draws
         self.tails = [b""] * len(names)
         self.latest: dict[int, str] = {}
         self.held: dict[int, list[str]] = {}
@@ -308,13 +321,14 @@ class Narrator:
             if tail:
                 self._line(index, tail)
                 self.tails[index] = b""
-        self._clear()
+        self.clear()
 
     def _say(self, text: str) -> None:
-        self._clear()
+        self.clear()
         _print_error(text + "\n")
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Take the line of progress off the terminal."""
         if self.width:
             _print_error("\r" + " " * self.width + "\r")
             self.width = 0
@@ -327,7 +341,7 @@ class Narrator:
             return
         self.shown = now
         try:
-            columns = os.get_terminal_size(2).columns - 1
+            columns = (os.get_terminal_size(2).columns or 80) - 1
         except OSError:
             columns = 79
         text = "  ".join(
@@ -346,7 +360,7 @@ def _progress_text(row: dict[str, object]) -> str:
 
     parts = [str(row["message"])] if row.get("message") else []
     done, total = number("done_count"), number("total_count")
-    if done is not None:
+    if done is not None and (done or total):
         parts.append(f"{done:.0f}/{total:.0f}" if total else f"{done:.0f}")
     done_bytes, total_bytes, rate = number("done_bytes"), number("total_bytes"), number("bytes_per_s")
     if done_bytes is not None and total_bytes:
