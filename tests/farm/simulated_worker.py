@@ -5,7 +5,9 @@ Also `audit`, which holds the farm's database to what must always be true of it.
 
 from __future__ import annotations
 
+import json
 import sqlite3
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -187,8 +189,9 @@ def audit(folder: Path) -> None:
     none(
         "tasks in hand whose action is over",
         "SELECT tasks.step, tasks.number, tasks.status, actions.status FROM tasks LEFT JOIN actions ON"
-        " actions.session = tasks.session AND actions.number = tasks.action WHERE tasks.status IN ('ASSIGNED', 'RUNNING',"
-        " 'INTERRUPTING', 'STARTING', 'SCHEDULED') AND coalesce(actions.done, 1)",
+        " actions.session = tasks.session AND actions.number = tasks.action"
+        " WHERE tasks.status IN ('ASSIGNED', 'RUNNING', 'INTERRUPTING', 'STARTING', 'SCHEDULED')"
+        " AND coalesce(actions.done, 1)",
     )
     none(
         "open actions whose tasks are not in hand",
@@ -244,3 +247,101 @@ def audit(folder: Path) -> None:
     )
     db.close()
     assert not faults, "\n".join(faults)
+
+
+def template(*steps: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A job template; each step is what `step` makes."""
+    return {"specificationVersion": "jobtemplate-2023-09", "name": "job", "steps": list(steps), **more}
+
+
+def step(name: str = "step", tasks: int = 1, *, after: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
+    """A step of `tasks` tasks with the parameter Frame, which depends on the steps `after`."""
+    result: dict[str, Any] = {"name": name, "script": {"actions": {"onRun": {"command": "true"}}}, **more}
+    if tasks > 1:
+        frames = {"name": "Frame", "type": "INT", "range": f"1-{tasks}"}
+        result["parameterSpace"] = {"taskParameterDefinitions": [frames]}
+    if after:
+        result["dependencies"] = [{"dependsOn": each} for each in after]
+    return result
+
+
+def environment(name: str) -> dict[str, Any]:
+    """An environment with an enter and an exit action."""
+    action = {"command": "true"}
+    return {"name": name, "script": {"actions": {"onEnter": action, "onExit": action}}}
+
+
+class Submitted:
+    """A job, as a client sees it."""
+
+    def __init__(self, farmd: Any, ids: Any, body: Any, **fields: Any) -> None:
+        self.farmd = farmd
+        text = body if isinstance(body, str) else json.dumps(body)
+        fields = {"template": text, "templateType": "JSON", "priority": 50, **fields}
+        created = self.client.create_job(farmId=ids.farm, queueId=ids.queue, **fields)
+        self.ids = {"farmId": ids.farm, "queueId": ids.queue, "jobId": created["jobId"]}
+        self.created = self.wait_created()
+
+    @property
+    def client(self) -> Any:
+        return self.farmd.client()
+
+    def wait_created(self) -> dict[str, Any]:
+        limit = time.monotonic() + 30
+        while (job := self.get())["lifecycleStatus"] == "CREATE_IN_PROGRESS":
+            assert time.monotonic() < limit, "the job is never created"
+            time.sleep(0.01)
+        return job
+
+    def get(self) -> dict[str, Any]:
+        return self.client.get_job(**self.ids)
+
+    @property
+    def status(self) -> str:
+        return self.get()["taskRunStatus"]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {status: count for status, count in self.get()["taskRunStatusCounts"].items() if count}
+
+    def steps(self) -> dict[str, dict[str, Any]]:
+        return {each["name"]: each for each in self.client.list_steps(**self.ids)["steps"]}
+
+    def step_ids(self, name: str = "step") -> dict[str, str]:
+        return {**self.ids, "stepId": self.steps()[name]["stepId"]}
+
+    def tasks(self, name: str = "step") -> list[dict[str, Any]]:
+        return self.client.list_tasks(**self.step_ids(name))["tasks"]
+
+    def statuses(self, name: str = "step") -> list[str]:
+        return [task["runStatus"] for task in self.tasks(name)]
+
+    def update(self, **fields: Any) -> None:
+        self.client.update_job(**self.ids, **fields)
+
+    def update_task(self, number: int, target: str, name: str = "step") -> None:
+        ids = self.step_ids(name)
+        task_id = f"task-{ids['stepId'][5:]}-{number}"
+        self.client.update_task(**ids, taskId=task_id, targetRunStatus=target)
+
+    def sessions(self) -> list[dict[str, Any]]:
+        return self.client.list_sessions(**self.ids)["sessions"]
+
+    def actions(self, **filters: Any) -> list[dict[str, Any]]:
+        return self.client.list_session_actions(**self.ids, **filters)["sessionActions"]
+
+
+def number_of(task_id: str) -> int:
+    """The number in a task's id."""
+    return int(task_id.rpartition("-")[2])
+
+
+def clear(farmd: Any, ids: Any) -> None:
+    """Cancel what is left of the queue's jobs, so that the next test has the workers to itself."""
+    client = farmd.client()
+    for page in client.get_paginator("list_jobs").paginate(farmId=ids.farm, queueId=ids.queue):
+        for job in page["jobs"]:
+            if job.get("taskRunStatus") in ("READY", "PENDING", "RUNNING", "ASSIGNED", "INTERRUPTING"):
+                client.update_job(
+                    farmId=ids.farm, queueId=ids.queue, jobId=job["jobId"], targetTaskRunStatus="CANCELED"
+                )

@@ -78,21 +78,56 @@ def update_session(call: Call) -> dict[str, Any]:
     row = lookup.session(call.db, call.params)
     if row["status"] == "ENDED":
         return {}
-    cancel_session(call.db, row["session"])
     ledger = Ledger(call.db, call.now, call.actor)
-    running = call.db.execute(
-        "SELECT tasks.step, tasks.number, tasks.status FROM action_tasks JOIN tasks"
+    end_early(ledger, row["session"])
+    ledger.settle()
+    return {}
+
+
+def end_early(ledger: Ledger, session: int) -> None:
+    """Have a session cancel what it runs, exit its environments and end; its tasks go back to READY."""
+    db = ledger.db
+    cancel_session(db, session)
+    running = db.execute(
+        "SELECT tasks.step, tasks.number FROM action_tasks JOIN tasks"
         " ON tasks.step = action_tasks.step AND tasks.number = action_tasks.task AND tasks.session = ?1"
         " WHERE action_tasks.session = ?1 AND tasks.status = 'RUNNING'",
-        (row["session"],),
+        (session,),
     ).fetchall()
     for task in running:
         ledger.put(task["step"], "RUNNING", "INTERRUPTING", [task["number"]])
-    ledger.settle()
-    store.update(
-        call.db, "sessions", {"session": row["session"]}, target="ENDED", updated_at=call.now, updated_by=call.actor
-    )
-    return {}
+    store.update(db, "sessions", {"session": session}, target="ENDED", updated_at=ledger.now, updated_by=ledger.actor)
+
+
+def start(farm: Any) -> None:
+    """End sessions whose queue, fleet or limit is told to stop at once."""
+
+    def end_all(db: sqlite3.Connection, where: str, *args: Any) -> None:
+        ledger = Ledger(db, farm.now_ms())
+        for (session,) in db.execute(
+            f"SELECT session FROM sessions WHERE status = 'STARTED' AND {where}", args
+        ).fetchall():
+            end_early(ledger, session)
+        ledger.settle()
+
+    def on_fleet(db: sqlite3.Connection, **about: Any) -> None:
+        if about["status"] == "STOP_SCHEDULING_AND_CANCEL_TASKS":
+            end_all(db, "queue_id = ? AND fleet_id = ?", about["queue_id"], about["fleet_id"])
+
+    def on_limit(db: sqlite3.Connection, **about: Any) -> None:
+        if about["status"] == "STOP_LIMIT_USAGE_AND_CANCEL_TASKS":
+            holding = "session IN (SELECT session FROM limit_holds WHERE limit_id = ?)"
+            end_all(db, f"queue_id = ? AND {holding}", about["queue_id"], about["limit_id"])
+
+    def on_budget(db: sqlite3.Connection, **about: Any) -> None:
+        if about["blocked"] and about["cancels"]:
+            end_all(db, "queue_id = ?", about["queue_id"])
+        elif not about["blocked"]:
+            farm.emit("work", db, queue_id=about["queue_id"])
+
+    farm.on("queue_fleet_association", on_fleet)
+    farm.on("queue_limit_association", on_limit)
+    farm.on("budget_changed", on_budget)
 
 
 def action_summary(db: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 from . import jobs, lookup, store
+from .budgets import RATE
 from .errors import ResourceNotFound, Throttling, Validation
 from .operations import Call, operation
 
 KEPT_MS = 3_600_000
-DOLLARS_PER_HOUR = 0.10  # of worker time; a setting of the farm overrides it
 KEYS = {
     "QUEUE_ID": "queueId",
     "FLEET_ID": "fleetId",
@@ -75,7 +75,7 @@ def _begin(farm: Any, aggregation_id: str, request: dict[str, Any]) -> None:
     def prepare() -> list[dict[str, Any]]:
         db = store.connect(farm.path, read_only=True)
         try:
-            return aggregate(db, request, farm.now_ms(), farm.settings.get("dollars_per_hour", DOLLARS_PER_HOUR))
+            return aggregate(db, request, farm.now_ms(), farm.settings.get("dollars_per_worker_hour", RATE))
         finally:
             db.close()
 
