@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from .server import Answer, Request
 
 NAMESPACE = "https://sts.amazonaws.com/doc/2011-06-15/"
+CODES = {
+    "UnrecognizedClientException": "InvalidClientTokenId",
+    "InvalidSignatureException": "SignatureDoesNotMatch",
+}
 
 
 def answer(request: Request, principal: Principal, account: str) -> Answer:
@@ -50,10 +54,10 @@ def hash_name(name: str) -> int:
 
 
 def error(failure: ServiceError, request_id: str) -> Answer:
-    """The answer of an error, in the Query protocol; the general names lose their suffix there."""
+    """The answer of an error, in the Query protocol, where the general names are others."""
     from .server import Answer
 
-    code = failure.code.removesuffix("Exception")
+    code = CODES.get(failure.code) or failure.code.removesuffix("Exception")
     kind = "Receiver" if failure.http_status >= 500 else "Sender"
     body = (
         f'<ErrorResponse xmlns="{NAMESPACE}"><Error><Type>{kind}</Type><Code>{escape(code)}</Code>'

@@ -1,0 +1,248 @@
+"""What was acknowledged is there after kill -9; what was not is whole or absent; starting and stopping."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+
+RUN = [sys.executable, "-c", "from dl_tools.dl_farmd import main; raise SystemExit(main())"]
+
+
+def test_acknowledged_writes_survive_kill_9(farmd: Any) -> None:
+    farm = farmd.client().create_farm(displayName="f")["farmId"]
+    for _ in range(3):
+        acknowledged: list[str] = []
+        clients = [farmd.client(user_agent_extra=f"writer-{n}") for n in range(4)]
+
+        def write(client: Any, acknowledged: list[str] = acknowledged) -> None:
+            while True:
+                try:
+                    acknowledged.append(client.create_queue(farmId=farm, displayName="q", tags={"a": "b"})["queueId"])
+                except (BotoCoreError, ClientError):
+                    return
+
+        writers = [threading.Thread(target=write, args=(client,)) for client in clients]
+        for writer in writers:
+            writer.start()
+        while len(acknowledged) < 60:
+            time.sleep(0.001)
+        farmd.kill()
+        for writer in writers:
+            writer.join()
+        farmd.start()
+        client = farmd.client()
+        pages = client.get_paginator("list_queues").paginate(farmId=farm)
+        there = {queue["queueId"] for page in pages for queue in page["queues"]}
+        assert set(acknowledged) <= there
+        for queue in there - set(acknowledged):  # written, but the answer was lost: then whole
+            arn = f"arn:aws:deadline:us-west-2:000000000000:farm/{farm}/queue/{queue}"
+            assert client.list_tags_for_resource(resourceArn=arn)["tags"] == {"a": "b"}
+    db = sqlite3.connect(farmd.dir / "farm.sqlite")
+    assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+    db.close()
+
+
+def test_a_retry_after_a_crash_makes_no_second_resource(farmd: Any) -> None:
+    farm = farmd.client().create_farm(displayName="f", clientToken="the token")["farmId"]
+    farmd.restart()
+    assert farmd.client().create_farm(displayName="f", clientToken="the token")["farmId"] == farm
+
+
+def test_writes_are_flushed_to_the_disk(farmd: Any) -> None:
+    """synchronous=FULL: each commit is fsynced, seen in the number of fsyncs of the process."""
+    import shutil
+
+    if not shutil.which("strace"):
+        pytest.skip("strace is not installed")
+    client = farmd.client()
+    trace = subprocess.Popen(
+        ["strace", "-f", "-e", "trace=fsync,fdatasync", "-p", str(farmd.process.pid)], stderr=subprocess.PIPE, text=True
+    )
+    assert trace.stderr is not None
+    if "attached" not in (first := trace.stderr.readline()):
+        trace.wait()
+        pytest.skip(f"strace may not attach: {first}")
+    for _ in range(5):
+        client.create_farm(displayName="f")
+    trace.send_signal(signal.SIGINT)
+    assert trace.stderr.read().count("sync(") >= 5
+
+
+def test_sigterm_finishes_open_requests(farmd: Any) -> None:
+    client = farmd.client()
+    results: list[str] = []
+
+    def write() -> None:
+        try:
+            while True:
+                results.append(client.create_farm(displayName="last")["farmId"])
+        except (BotoCoreError, ClientError) as error:
+            results.append(type(error).__name__)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while len(results) < 5:
+        time.sleep(0.001)
+    assert farmd.stop() == 0
+    writer.join()
+    # Between requests the connection closes cleanly: no answer was cut off.
+    assert results[-1] in ("EndpointConnectionError", "ConnectionClosedError"), results[-1]
+    assert not (farmd.dir / "farm.sqlite-wal").exists(), "the write-ahead log is merged at a clean end"
+    farmd.start()
+    for farm in results[:-1]:
+        farmd.client().get_farm(farmId=farm)
+
+
+def test_one_server_a_folder(farmd: Any) -> None:
+    second = subprocess.run(
+        [*RUN, "--dir", str(farmd.dir), "--listen", "127.0.0.1:0"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert second.returncode == 75 and "another dl-farmd serves" in second.stderr
+    assert farmd.client().list_farms()
+
+
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [("0.0.0.0:0", 77), ("192.0.2.1:0", 77), ("8650", 64), ("127.0.0.1:x", 64), ("127.0.0.1:99999", 64)],
+)
+def test_it_listens_on_loopback_only(address: str, status: int, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*RUN, "--dir", str(tmp_path), "--listen", address], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert done.returncode == status and len(done.stderr.splitlines()) == 1
+
+
+def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
+    db = sqlite3.connect(tmp_path / "farm.sqlite")
+    db.execute("PRAGMA user_version = 999")
+    db.close()
+    done = subprocess.run(
+        [*RUN, "--dir", str(tmp_path), "--listen", "127.0.0.1:0"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == 78 and "schema 999" in done.stderr
+    (tmp_path / "farm.sqlite").write_bytes(b"no database at all " * 100)
+    done = subprocess.run(
+        [*RUN, "--dir", str(tmp_path), "--listen", "127.0.0.1:0"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == 65 and len(done.stderr.splitlines()) == 1
+
+
+def test_clients_wait_while_the_socket_is_held(tmp_path: Path) -> None:
+    """The listening socket on standard input, as supervisord holds it: killed and started anew, nobody is refused."""
+    sock = socket.create_server(("127.0.0.1", 0))
+    port = sock.getsockname()[1]
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen([*RUN, "--dir", str(tmp_path)], stdin=sock.fileno(), stderr=subprocess.DEVNULL)
+
+    server = start()
+    try:
+        answers: list[int] = []
+
+        def ask() -> None:
+            from http.client import HTTPConnection
+
+            connection = HTTPConnection("127.0.0.1", port, timeout=30)
+            connection.request("GET", "/2023-10-12/farms")
+            answers.append(connection.getresponse().status)
+
+        ask()
+        server.kill()
+        server.wait()
+        waiting = [threading.Thread(target=ask) for _ in range(5)]
+        for each in waiting:
+            each.start()
+        server = start()
+        for each in waiting:
+            each.join()
+        assert answers == [403] * 6
+    finally:
+        server.kill()
+        server.wait()
+        sock.close()
+
+
+def test_an_operation_that_fails_midway_leaves_nothing(farmd: Any) -> None:
+    client = farmd.client()
+    farm = client.create_farm(displayName="f")["farmId"]
+    with pytest.raises(ClientError):
+        client.create_queue(farmId=farm, displayName="q", tags={f"t{n}": "" for n in range(51)})
+    assert client.list_queues(farmId=farm)["queues"] == []
+
+
+def test_a_full_disk_is_told_as_try_again(tmp_path: Path) -> None:
+    """With a bound on the database's size the writes end in 429, what was acknowledged stays, and reading goes on."""
+    from types import SimpleNamespace
+
+    from dl_tools.dl_farmd import server as server_module
+    from dl_tools.dl_farmd.farm import Farm
+
+    farm = Farm(tmp_path, lambda message: None)
+    farm.logs = SimpleNamespace()
+    run = SimpleNamespace(level="warning", warn=lambda message: None, debug=lambda message: None)
+    server = server_module.Server(farm, run)
+    farm.loop = SimpleNamespace(call_soon=lambda function, *args: None)
+    size = farm.db.execute("PRAGMA page_count").fetchone()[0]
+    farm.db.execute(f"PRAGMA max_page_count = {size + 20}")
+    admin = next(iter(farm.ring.keys().values()))
+    answered: list[tuple[int, bytes]] = []
+
+    class Connection:
+        def answer(self, request_id: str, answer: Any) -> None:
+            answered.append((answer.status, answer.body))
+
+    def request(method: str, path: str, body: bytes = b"") -> Any:
+        from hashlib import sha256
+
+        from libdeadline import sigv4
+
+        headers = sigv4.sign(
+            method, path, "", {"host": "x"}, sha256(body).hexdigest(), access_key_id=admin.access_key_id,
+            secret=admin.secret, token=None, region="us-west-2", service="deadline",
+        )  # fmt: skip
+        return server_module.Request(Connection(), method, path, "", headers, body)
+
+    made: list[str] = []
+    for _ in range(200):
+        group = [
+            request("POST", "/2023-10-12/farms", json.dumps({"displayName": "f", "description": "x" * 100}).encode())
+            for _ in range(20)
+        ]
+        answered.clear()
+        for each in group:
+            server.take(each)
+        while server.pending:
+            server.run_group()
+        assert {status for status, _ in answered} <= {200, 429}, answered
+        made += [json.loads(body)["farmId"] for status, body in answered if status == 200]
+        if any(status == 429 for status, _ in answered):
+            break
+    else:
+        raise AssertionError("the disk never became full")
+    there = {row[0] for row in farm.db.execute("SELECT farm_id FROM farms")}
+    assert there == set(made)
+    farm.close()
