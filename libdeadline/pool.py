@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
+from time import monotonic
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -28,20 +29,31 @@ class Pool(Generic[T]):
     def __init__(self, work: Callable[[T], bool], s3: S3, most: int | None = None) -> None:
         self._work, self._s3, self._given = work, s3, most
         self._tasks: SimpleQueue[tuple[T] | None] = SimpleQueue()
-        self.threads = 0
+        self._threads: list[Thread] = []
+
+    @property
+    def threads(self) -> int:
+        """How many threads there are."""
+        return len(self._threads)
 
     def submit(self, item: T) -> int:
         """Hand over an item: how many wait now."""
         self._tasks.put((item,))
         waiting = self._tasks.qsize()
-        if (waiting > 1 or not self.threads) and self.threads < self.most():
+        if (waiting > 1 or not self._threads) and len(self._threads) < self.most():
             self._start()
         return waiting
 
     def close(self) -> None:
         """Let the threads end when all is done."""
-        for _ in range(self.threads):
+        for _ in self._threads:
             self._tasks.put(None)
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the threads to end, after `close`, but not for longer than that."""
+        until = monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, until - monotonic()))
 
     def most(self) -> int:
         """How many threads there may be by now."""
@@ -55,12 +67,13 @@ class Pool(Generic[T]):
         return max(FAR_THREADS, min(MOST_THREADS, int(quickest / THREAD_S)))
 
     def _start(self) -> None:
-        self.threads += 1
-        Thread(target=self._run, daemon=True).start()
+        thread = Thread(target=self._run, daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def _run(self) -> None:
         while (task := self._tasks.get()) is not None:
-            if self._tasks.qsize() > self.threads and self.threads < self.most():
+            if self._tasks.qsize() > len(self._threads) and len(self._threads) < self.most():
                 self._start()
             if not self._work(task[0]):
                 return

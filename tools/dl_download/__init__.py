@@ -1,0 +1,568 @@
+"""dl-download - fetch the files of jobs, or of manifests, from the store
+
+Usage:
+  dl-download [options] [--manifest=<m>]... [--map=<s=d>]... [--include=<g>]... [--exclude=<g>]... [--] [<job-id>...]
+
+Options:
+  --input                   The jobs' input files; without it, their output.
+  --step-id=<id>            Only output of this step.
+  --task-id=<id>            Only output of this task; needs the step as well.
+  --manifest=<m>            The files of a manifest, by its place below
+                            Manifests/ in the store or as a local file; may
+                            be repeated, and later ones win.
+  --to=<dir>                Put the files here; for files of one root.
+  --map=<s=d>               Put what lies at or below the folder <s> of the
+                            job below the folder <d>; may be repeated.
+  --path-mapping-rules=<file>  The same, as path mapping rules in a file.
+  --include=<g>             Only files that match; may be repeated.
+  --exclude=<g>             No files that match; may be repeated.
+  --match-paths-by=<side>   What globs are about: job, paths as the job has
+                            them, or local, as they are here [default: job].
+  --conflict-resolution=<how>  Where a file exists that is not the same: skip,
+                            overwrite, or create_copy, which puts the new one
+                            beside it as "name (1).ext". By default what the
+                            settings say, else create_copy.
+  --ignore-storage-profiles  Take paths as the job has them.
+  --storage-profile-id=<id>  Storage profile of this host.
+  --farm-id=<id>            Farm of the jobs.
+  --queue-id=<id>           Queue of the jobs.
+  --profile=<name>          AWS profile to use.
+  --region=<name>           AWS region to ask.
+  --s3-root-uri=<uri>       Use the store s3://bucket/prefix, with the
+                            profile's own credentials; no service is asked.
+  --dry-run                 Tell which files there are, and fetch none.
+  --fsync                   Write each file through to the disk before it
+                            gets its name.
+  --jobs=<n>                Most connections at a time; by default as many as
+                            the distance to the store makes useful.
+  --limit-rate=<bytes>      Most bytes to receive in a second, such as 10M.
+  --retry-for=<time>        How long passing failures in a row are endured
+                            [default: 2m].
+  --stall=<time>            Silence after which a connection is given up
+                            [default: 2m].
+  --open-ended              Accept input that does not end in an end record.
+
+Without a <job-id> or a manifest, reads job and manifest records and fetches
+the files of each. A file appears whole and as its hash says, or not at all;
+one that is here already is left alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from libdeadline import command, statuses
+from libdeadline.command import Arguments, Run
+from libdeadline.errors import Trouble
+from libdeadline.records import File, Job, Manifest, Record
+
+if TYPE_CHECKING:
+    from libdeadline.aws import Client
+    from libdeadline.path_mapping import Rule
+    from libdeadline.store import Store
+
+    from .fetching import Fetcher, Item
+    from .placing import Tree
+    from .sources import Files, Loaded, Source
+
+WINDOW = 4096  # files on their way at a time
+CONFLICTS = ("SKIP", "OVERWRITE", "CREATE_COPY")
+
+
+class Place(NamedTuple):
+    """Where the files of a root go whose path begins with `prefix`: below `folder`, without the prefix."""
+
+    prefix: str
+    folder: str
+
+
+class Batch(NamedTuple):
+    """The files of one root: which they are, and where they go."""
+
+    root: str
+    root_path_format: str
+    files: Files
+    places: list[Place]
+
+
+class Download:
+    """One run."""
+
+    def __init__(self, args: Arguments, run: Run) -> None:
+        from libdeadline import path_mapping
+        from libdeadline.targets import config_of
+
+        self.args, self.run = args, run
+        self.settings = config_of(args)
+        conflict = args.choice("--conflict-resolution", (*CONFLICTS, "CREATE-COPY"))
+        conflict = conflict or self.settings.choice("settings.conflict_resolution")
+        self.conflict = {"CREATE-COPY": "CREATE_COPY", "NOT_SELECTED": "CREATE_COPY"}.get(conflict, conflict)
+        self.jobs = args.integer("--jobs", 1, 1024)
+        limit = args.bytes("--limit-rate")
+        if limit == 0:
+            raise Trouble("--limit-rate takes at least 1 byte a second", statuses.USAGE)
+        self.limits: dict[str, Any] = {
+            "bytes_per_s": limit,
+            "retry_s": args.seconds("--retry-for"),
+            "stall_s": args.seconds("--stall"),
+        }
+        side = args.choice("--match-paths-by", ("job", "local"))
+        self.included = _globs(args["--include"])
+        self.excluded = _globs(args["--exclude"])
+        self.by_local = side == "local"
+        self.rules = [_rule_of(text) for text in args["--map"]]
+        if args["--path-mapping-rules"]:
+            self.rules += path_mapping.read(args["--path-mapping-rules"])
+        if args["--task-id"] and not args["--step-id"]:
+            raise Trouble("--task-id needs --step-id as well", statuses.USAGE)
+        if args["--input"] and args["--step-id"]:
+            raise Trouble("--input and --step-id exclude each other: inputs belong to the job", statuses.USAGE)
+        self.farm_id = self.queue_id = ""
+        self.store: Store | None = None
+        self.client: Client | None = None
+        self.fetcher: Fetcher | None = None
+        self.trees: dict[str, Tree] = {}
+        self.profiles: dict[str, Any] = {}
+        self.finished: SimpleQueue[Any] = SimpleQueue()
+        self.figures = dict.fromkeys(("done_bytes", "total_bytes", "done_count", "total_count", "skipped_bytes"), 0)
+
+    # What to fetch.
+
+    def records(self) -> Iterator[Record]:
+        """The work, and what comes of it."""
+        args = self.args
+        if args["--manifest"]:
+            if args["<job-id>"]:
+                raise Trouble("give manifests or jobs, not both", statuses.USAGE)
+            yield from self._manifests([self._named(text) for text in args["--manifest"]])
+        elif args["<job-id>"]:
+            for job_id in args["<job-id>"]:
+                yield from self._job(Job.of(job_id=job_id), job_id)
+        else:
+            given: list[Source] = []
+            for row in self.run.input(Job, Manifest, open_ended=args["--open-ended"]):
+                yield row
+                if isinstance(row, Job):
+                    yield from self._job(row, row.job_id)
+                elif isinstance(row, Manifest):
+                    given.append(self._source_of(row))
+            if given:
+                yield from self._manifests(given)
+
+    def _job(self, row: Job, job_id: str) -> Iterator[Record]:
+        from . import sources
+
+        store = self._open(row.farm_id, row.queue_id)
+        ids = {"farmId": self.farm_id, "queueId": self.queue_id, "jobId": job_id}
+        job: dict[str, Any] = {}
+        if self.client is not None:
+            job = self.client.call("GetJob", ids)
+        elif self.args["--input"]:
+            raise Trouble("--input asks the service for the job's manifests: leave --s3-root-uri out", statuses.USAGE)
+        elif not (self.farm_id and self.queue_id):
+            raise Trouble("--s3-root-uri needs --farm-id and --queue-id as well", statuses.USAGE)
+        formats = {
+            each["rootPath"]: each["rootPathFormat"].lower()
+            for each in (job.get("attachments") or {}).get("manifests") or ()
+        }
+        if self.args["--input"]:
+            found = sources.inputs(job)
+        else:
+            found = sources.outputs(store, ids, self.args["--step-id"], self.args["--task-id"], self.client)
+        if not found:
+            what = "input" if self.args["--input"] else "output"
+            self.run.info(f"there are no {what} files of '{job_id}'")
+        profiled = self._profile_rules(job)
+        yield from self._fetched(sources.load(store, found), formats, profiled)
+
+    def _manifests(self, found: list[Source]) -> Iterator[Record]:
+        from . import sources
+
+        local_only = self.args["--dry-run"] and all(source.file for source in found)
+        store = None if local_only else self._open(None, None)
+        yield from self._fetched(sources.load(store, found), {}, None)
+
+    def _named(self, text: str) -> Source:
+        """The source that --manifest means; its root by the hash in its name, where a rule's source has that hash."""
+        from libdeadline.paths import root_hash
+
+        from .sources import Source
+
+        name = os.path.basename(text)
+        rule = next((rule for rule in self.rules if root_hash(rule.source_path) in name), None)
+        root = rule.source_path if rule else None
+        kind = rule.source_path_format if rule else None
+        if os.path.exists(text):
+            return Source(root, kind, file=os.path.abspath(text))
+        if "/" not in text:
+            raise Trouble(f"there is no manifest file '{text}'", statuses.NO_INPUT, path=text)
+        return Source(root, kind, manifest_path=text, output=name.endswith("_output"))
+
+    def _source_of(self, row: Manifest) -> Source:
+        from .sources import Source
+
+        if not row.manifest_path and not row.path:
+            raise Trouble("a manifest record has neither 'manifest_path' nor 'path'", statuses.DATA)
+        return Source(
+            row.root,
+            row.root_path_format,
+            row.file_system_location_name,
+            row.manifest_path,
+            None if row.manifest_path else row.path,
+            row.hash,
+            bool(row.output),
+        )
+
+    def _open(self, farm_id: str | None, queue_id: str | None) -> Store:
+        """The store of a queue; asked for again only when the queue is another one."""
+        from libdeadline import aws
+        from libdeadline.store import Store, parse_uri
+        from libdeadline.targets import target
+
+        args = self.args
+        if self.store is not None and queue_id in (None, self.queue_id):
+            return self.store
+        if args["--s3-root-uri"]:
+            bucket, prefix = parse_uri(args["--s3-root-uri"])
+            session = aws.Session(self.settings)
+            self.farm_id = farm_id or self.settings.get("defaults.farm_id")
+            self.queue_id = queue_id or self.settings.get("defaults.queue_id")
+        else:
+            given = {"--farm-id": args["--farm-id"] or farm_id, "--queue-id": args["--queue-id"] or queue_id}
+            found = target({**args, **given})
+            session, self.farm_id, self.queue_id = found.session, found.farm_id, found.queue_id
+            self.client = session.client("deadline")
+            queue = self.client.call("GetQueue", {"farmId": self.farm_id, "queueId": self.queue_id})
+            attachments = queue.get("jobAttachmentSettings") or {}
+            bucket, prefix = attachments.get("s3BucketName", ""), attachments.get("rootPrefix", "")
+            if not bucket:
+                raise Trouble(
+                    f"the queue '{self.queue_id}' has no files: it has no job attachment settings",
+                    statuses.CONFIGURATION,
+                )
+            session = aws.queue_session(session, self.farm_id, self.queue_id)
+        if self.fetcher is not None:
+            self.fetcher.close()
+            self.fetcher = None
+        limits = {name: value for name, value in self.limits.items() if value is not None}
+        self.store = Store.open(session, bucket, prefix, **limits)
+        return self.store
+
+    # Where it goes.
+
+    def _profile_rules(self, job: dict[str, Any]) -> list[Rule] | None:
+        """The rules from the job's storage profile to this host's; None where profiles don't matter."""
+        from libdeadline.path_mapping import between
+
+        if self.args["--ignore-storage-profiles"] or self.client is None:
+            return None
+        ours, theirs = self.settings.get("settings.storage_profile_id"), job.get("storageProfileId")
+        if not ours or not theirs:
+            if ours or theirs:
+                whose = "the job has" if theirs else "this host has"
+                self.run.warn(f"only {whose} a storage profile: paths are taken as they are")
+            return None
+        if ours == theirs:
+            return None
+        for each in (ours, theirs):
+            if each not in self.profiles:
+                asked = {"farmId": self.farm_id, "queueId": self.queue_id, "storageProfileId": each}
+                self.profiles[each] = self.client.call("GetStorageProfileForQueue", asked)
+        return between(self.profiles[theirs], self.profiles[ours])
+
+    def _places(self, root: str, kind: str, profiled: list[Rule] | None) -> list[Place]:
+        """Where the files of a root go, the longest prefix first; files without a place are left out."""
+        from libdeadline.path_mapping import exact, longest
+        from libdeadline.paths import absolute, flavour_of, is_within, path_format, relative
+
+        if self.args["--to"]:
+            return [Place("", os.path.abspath(self.args["--to"]))]
+        rule = exact(root, self.rules)
+        if rule is not None:
+            return [Place("", os.path.abspath(rule.destination_path))]
+        rules = [*self.rules, *(profiled or ())]
+        found = longest(root, kind, rules)
+        if found is not None:
+            return [Place("", os.path.abspath(os.path.join(found[0].destination_path, found[1])))]
+        flavour = flavour_of(kind)
+        normal = absolute(root, "/", flavour)
+        places = []
+        for each in rules:
+            source = absolute(each.source_path, "/", flavour)
+            if each.source_path_format == kind and is_within(source, normal, flavour):
+                prefix = relative(source, normal, flavour).replace(flavour.sep, "/") + "/"
+                places.append(Place(prefix, os.path.abspath(each.destination_path)))
+        places.sort(key=lambda place: len(place.prefix), reverse=True)
+        if profiled is None:
+            if kind != path_format():
+                if not places:
+                    raise Trouble(
+                        f"'{root}' is a {kind} path: tell where its files go with --map '{root}=<folder>'",
+                        statuses.CONFIGURATION,
+                    )
+            else:
+                places.append(Place("", root))
+        return places
+
+    def _fetched(
+        self, loaded: Iterable[Loaded], formats: dict[str, str], profiled: list[Rule] | None
+    ) -> Iterator[Record]:
+        """The manifests' records, and those of their files as they are fetched."""
+        from .sources import Files
+
+        roots: dict[str, list[Loaded]] = {}
+        for each in loaded:
+            source = each.source
+            root = source.root
+            if root is None and not self.args["--to"]:
+                name = source.manifest_path or source.file
+                raise Trouble(
+                    f"whose files are those of '{name}'? give --to, or path mapping rules with its root", statuses.USAGE
+                )
+            kind = source.root_path_format or formats.get(root or "") or _format_of(root or "")
+            roots.setdefault(root or "", []).append(each._replace(source=source._replace(root_path_format=kind)))
+            yield Manifest.of(
+                root=root,
+                root_path_format=kind,
+                file_system_location_name=source.location,
+                manifest_path=source.manifest_path,
+                path=source.file,
+                hash=source.hash,
+                hash_alg="xxh128" if source.hash else None,
+                size=each.size,
+                output=source.output or None,
+            )
+        if self.args["--to"] and len(roots) > 1:
+            raise Trouble(f"--to is for files of one root, and these are of {len(roots)}: use --map", statuses.USAGE)
+        batches = []
+        for root, parts in roots.items():
+            kind = parts[0].source.root_path_format or "posix"
+            batches.append(Batch(root, kind, Files(parts), self._places(root, kind, profiled)))
+        # All is checked, of all roots, before anything is written.
+        needed: dict[str, int] = {}
+        left_out = 0
+        for batch in batches:
+            for row, place, local in self._chosen(batch):
+                if place is None:
+                    left_out += 1
+                    continue
+                self.figures["total_count"] += 1
+                self.figures["total_bytes"] += row["size"]
+                if not self.args["--dry-run"]:
+                    needed[place.folder] = needed.get(place.folder, 0) + _missing(place.folder, local, row["size"])
+        if left_out:
+            self.run.warn(f"{left_out} files lie outside of the locations that both storage profiles have: left out")
+            self.run.count(left_out=left_out)
+        _check_space(needed)
+        for batch in batches:
+            yield from self._transferred(batch)
+
+    def _chosen(self, batch: Batch) -> Iterator[tuple[File, Place | None, str]]:
+        """The files that are wanted: record, place, and path below the place's folder."""
+        begin = (
+            batch.root.replace("\\", "/").rstrip("/") if batch.root_path_format == "windows" else batch.root.rstrip("/")
+        )
+        for entry in batch.files:
+            path = entry.path
+            place = next((each for each in batch.places if path.startswith(each.prefix)), None)
+            local = path[len(place.prefix) :] if place else ""
+            if self.included or self.excluded:
+                if self.by_local and place is not None:
+                    name = os.path.join(place.folder, local).replace("\\", "/")
+                else:
+                    name = f"{begin}/{path}"
+                if (self.included and not self.included(name)) or (self.excluded and self.excluded(name)):
+                    continue
+            row = File.of(
+                path=path,
+                root=batch.root or (place.folder if place else ""),
+                size=entry.size,
+                mtime=entry.mtime,
+                hash=entry.hash,
+                hash_alg="xxh128",
+            )
+            yield row, place, local
+
+    # How it comes.
+
+    def _transferred(self, batch: Batch) -> Iterator[Record]:
+        """Fetch the files of a batch: their records, in order."""
+        from .fetching import Fetcher, Item
+        from .placing import Tree
+
+        if self.args["--dry-run"]:
+            for row, place, local in self._chosen(batch):
+                if place is not None:
+                    row["local_path"] = os.path.join(place.folder, local)
+                    yield row
+            return
+        assert self.store is not None
+        if self.fetcher is None:
+            self.fetcher = Fetcher(self.store, self.conflict, self.jobs, self.args["--fsync"], self.finished)
+        pending: deque[Item] = deque()
+        chosen = self._chosen(batch)
+        more = True
+        while more or pending:
+            while more and len(pending) < WINDOW:
+                try:
+                    row, place, local = next(chosen)
+                except StopIteration:
+                    more = False
+                    break
+                if place is None:
+                    continue
+                tree = self.trees.get(place.folder)
+                if tree is None:
+                    tree = self.trees[place.folder] = Tree(place.folder)
+                item = Item(row, tree, local)
+                pending.append(item)
+                self.fetcher.submit(item)
+            if not pending:
+                break
+            self._wait(pending)
+            while pending and pending[0].done:
+                out = self._outcome(pending.popleft())
+                if out is not None:
+                    yield out
+
+    def _wait(self, pending: deque[Item]) -> None:
+        """Wait until something has come of the files, best of those at the front."""
+        from time import sleep
+
+        if not pending[0].done:
+            self._note(self.finished.get())
+            sleep(NAP_S)
+        while not self.finished.empty():
+            self._note(self.finished.get())
+        if self.run.mode != "none":
+            self.run.progress.update(**self.figures)
+
+    def _note(self, token: Any) -> None:
+        figures = self.figures
+        if isinstance(token, int):
+            figures["done_bytes"] += token
+            return
+        if token.fatal:
+            raise token.trouble
+        size = token.row["size"]
+        figures["done_count"] += 1
+        figures["done_bytes"] += max(size - token.told, 0)
+        if token.outcome != "new":
+            figures["skipped_bytes"] += size
+
+    def _outcome(self, item: Item) -> Record | None:
+        row = item.row
+        if item.trouble is not None:
+            self.run.fail(item.trouble)
+            self.run.count(failed=1)
+            return None
+        row["download"] = item.outcome
+        parent = item.local.rpartition("/")[0]
+        row["local_path"] = (
+            os.path.join(item.tree.path, parent, item.name) if parent else os.path.join(item.tree.path, item.name)
+        )
+        self.run.count(**{str(item.outcome): 1, f"{item.outcome}_bytes": row["size"]})
+        return row
+
+    def close(self, *, whole: bool) -> None:
+        if self.fetcher is not None:
+            if whole:
+                self.fetcher.close()
+            else:
+                self.fetcher.stop()
+
+
+NAP_S = 0.002  # so that several files are told of at a time
+
+
+def _rule_of(text: str) -> Rule:
+    from libdeadline.path_mapping import Rule
+
+    source, equals, destination = text.rpartition("=")
+    if not equals or not source or not destination:
+        raise Trouble(f"--map takes <source>=<destination>, not '{text}'", statuses.USAGE)
+    return Rule(_format_of(source), source, os.path.abspath(destination))
+
+
+def _format_of(root: str) -> str:
+    """The kind of path that a root is, by its look."""
+    return "windows" if re.match(r"[A-Za-z]:[\\/]|\\\\", root) else "posix"
+
+
+def _globs(patterns: Sequence[str]) -> Callable[[str], Any] | None:
+    """A function that tells whether a path, root and all with / between parts, matches one of the globs.
+
+    Source: attachments specification, filters of downloads.
+    """
+    from fnmatch import translate
+
+    if not patterns:
+        return None
+    whole = []
+    for pattern in patterns:
+        pattern = re.sub("/+", "/", pattern.replace("\\", "/")).removeprefix("./")
+        if not re.match(r"[/*]|[A-Za-z]:", pattern):
+            pattern = "*/" + pattern
+        if pattern.endswith("/"):
+            pattern += "*"
+        whole.append(translate(pattern))
+    return re.compile("|".join(whole)).match
+
+
+def _missing(folder: str, local: str, size: int) -> int:
+    """How many bytes of a file are not here yet, by the look of its size."""
+    try:
+        about = os.stat(os.path.join(folder, local))
+    except OSError:
+        return size
+    return 0 if about.st_size == size else size
+
+
+def _check_space(needed: dict[str, int]) -> None:
+    """See that the files fit. Raises: Trouble (73)."""
+    from libdeadline.progress import size_text
+
+    by_disk: dict[int, tuple[str, int, int]] = {}
+    for folder, amount in needed.items():
+        there = folder
+        while not os.path.exists(there) and os.path.dirname(there) != there:
+            there = os.path.dirname(there)
+        try:
+            if hasattr(os, "statvfs"):
+                about = os.statvfs(there)
+                free = about.f_bavail * about.f_frsize
+            else:
+                from shutil import disk_usage
+
+                free = disk_usage(there).free
+            device = os.stat(there).st_dev
+        except OSError:
+            continue
+        name, sum_, _ = by_disk.get(device, (folder, 0, 0))
+        by_disk[device] = (name, sum_ + amount, free)
+    for name, amount, free in by_disk.values():
+        if amount > free:
+            raise Trouble(
+                f"not enough space for '{name}': the files take {size_text(amount)}, and {size_text(free)} are free",
+                statuses.CANNOT_CREATE,
+                path=name,
+            )
+
+
+def stage(args: Arguments, run: Run) -> Iterator[Record]:
+    download = Download(args, run)
+    whole = False
+    try:
+        yield from download.records()
+        whole = True
+    finally:
+        download.close(whole=whole)
+
+
+def main() -> int:
+    return command.run(__doc__, stage)

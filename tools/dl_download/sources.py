@@ -1,0 +1,214 @@
+"""Finds the manifests that tell what to fetch, and reads them, as what they are: hostile input."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from queue import SimpleQueue
+from tempfile import SpooledTemporaryFile
+from threading import Thread
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+from libdeadline import manifest, statuses
+from libdeadline.errors import Trouble
+from libdeadline.s3 import Found
+from libdeadline.store import Store, latest_outputs, output_key, root_of
+
+if TYPE_CHECKING:
+    from libdeadline.aws import Client
+
+READERS = 10  # manifests that are fetched at the same time
+SPOOLED_BYTES = 1 << 20  # of a manifest, beyond which it is kept on disk
+SORTED_BYTES = 16 << 20  # up to which a manifest is sorted in memory: its writer need not have done so
+IGNORES_CASE = sys.platform in ("win32", "darwin")
+
+
+class Source(NamedTuple):
+    """A manifest to read: in the store (`manifest_path`, below Manifests/) or in a local `file`."""
+
+    root: str | None
+    root_path_format: str | None
+    location: str | None = None
+    manifest_path: str | None = None
+    file: str | None = None
+    hash: str | None = None
+    output: bool = False
+    modified: str = ""
+
+
+class Loaded(NamedTuple):
+    """A manifest that was read: its source, completed, and its bytes."""
+
+    source: Source
+    data: IO[bytes]
+    size: int
+
+
+def inputs(job: Mapping[str, Any]) -> list[Source]:
+    """The input manifests of a job, as GetJob tells of it."""
+    return [
+        Source(
+            each["rootPath"],
+            each["rootPathFormat"].lower(),
+            each.get("fileSystemLocationName"),
+            each["inputManifestPath"],
+            hash=each.get("inputManifestHash"),
+        )
+        for each in (job.get("attachments") or {}).get("manifests") or ()
+        if each.get("inputManifestPath")
+    ]
+
+
+def outputs(
+    store: Store,
+    ids: Mapping[str, str],
+    step_id: str | None,
+    task_id: str | None,
+    client: Client | None,
+) -> list[Source]:
+    """The output manifests of a job, a step or a task, the oldest first; of each task those of its latest attempt.
+
+    Shape: `ids` has farmId, queueId and jobId. Without `client` the latest attempt of a task is the one whose folder
+    sorts last, else the one that the service names.
+    """
+    below = f"{ids['farmId']}/{ids['queueId']}/{ids['jobId']}/"
+    prefix = store.manifest_key(below)
+    recorded: dict[str, str] = {}
+    latest: str | None = None
+    if task_id and client is not None:
+        task = client.call("GetTask", {**ids, "stepId": step_id, "taskId": task_id})
+        latest = task.get("latestSessionActionId")
+        if latest is None:
+            return []
+        action = client.call("GetSessionAction", {**ids, "sessionActionId": latest})
+        for each in action.get("manifests") or ():
+            if each.get("outputManifestPath"):
+                recorded[each["outputManifestPath"]] = each.get("outputManifestHash", "")
+    # A step of chunks has no folders for tasks, so its whole folder is looked at.
+    wanted = f"{step_id}/" if step_id else ""
+    rows = []
+    for page in store.s3.pages(prefix + wanted):
+        for found in page.found:
+            key = output_key(found.key[len(prefix) :])
+            if key is None or (step_id and key.step_id != step_id):
+                continue
+            if task_id and (key.task_id or task_id) != task_id:
+                continue
+            rows.append((key, found))
+    if latest is not None:
+        of_action = [(key, found) for key, found in rows if key.action_id == latest]
+        of_task = [(key, found) for key, found in of_action if key.task_id]
+        chosen = of_task or of_action
+    else:
+        if task_id and any(key.task_id for key, _ in rows):
+            rows = [(key, found) for key, found in rows if key.task_id]
+        chosen = latest_outputs(rows)
+    start = len(store.manifest_key(""))
+    ordered: list[Found] = sorted((found for _, found in chosen), key=lambda found: (found.modified, found.key))
+    return [
+        Source(
+            None,
+            None,
+            manifest_path=found.key[start:],
+            hash=recorded.get(found.key[start:]) or None,
+            output=True,
+            modified=found.modified,
+        )
+        for found in ordered
+    ]
+
+
+def load(store: Store | None, sources: Iterable[Source]) -> Iterator[Loaded]:
+    """The manifests, in their order, fetched several at a time; outputs learn their root from their metadata.
+
+    Raises: Trouble, where one is missing or not the one that was recorded.
+    """
+    wanted = list(sources)
+    tasks: SimpleQueue[int | None] = SimpleQueue()
+    done: SimpleQueue[tuple[int, Loaded | BaseException]] = SimpleQueue()
+
+    def work() -> None:
+        while (number := tasks.get()) is not None:
+            try:
+                done.put((number, _load(store, wanted[number])))
+            except BaseException as error:
+                done.put((number, error))
+
+    for number in range(len(wanted)):
+        tasks.put(number)
+    for _ in range(min(READERS, len(wanted))):
+        tasks.put(None)
+        Thread(target=work, daemon=True).start()
+    ready: dict[int, Loaded] = {}
+    for number in range(len(wanted)):
+        while number not in ready:
+            which, result = done.get()
+            if isinstance(result, BaseException):
+                raise result
+            ready[which] = result
+        yield ready.pop(number)
+
+
+def _load(store: Store | None, source: Source) -> Loaded:
+    from xxhash import xxh3_128
+
+    if source.file is not None:
+        file = open(source.file, "rb")  # noqa: SIM115
+        return Loaded(source, file, os.fstat(file.fileno()).st_size)
+    assert store is not None and source.manifest_path is not None
+    key = store.manifest_key(source.manifest_path)
+    found = ""
+    for _ in range(2):  # what comes may have been damaged on its way
+        digest = xxh3_128()
+        data: IO[bytes] = SpooledTemporaryFile(SPOOLED_BYTES)  # noqa: SIM115
+
+        def sink(block: memoryview) -> None:
+            digest.update(block)  # noqa: B023
+            data.write(block)  # noqa: B023
+
+        response = store.s3.fetch(key, sink)
+        if response is None:
+            raise Trouble(f"there is no manifest '{store.s3.url(key)}'", statuses.NO_INPUT)
+        found = digest.hexdigest()
+        if source.hash in (None, "", found):
+            break
+    else:
+        raise Trouble(
+            f"the manifest '{store.s3.url(key)}' is not the one that was recorded: its hash is {found}", statuses.DATA
+        )
+    size = data.tell()
+    data.seek(0)
+    if source.root is None:
+        metadata = response.metadata()
+        source = source._replace(root=root_of(metadata), location=metadata.get("file-system-location-name"))
+    return Loaded(source._replace(hash=found), data, size)
+
+
+class Files:
+    """The files of one root, by one manifest or several of which the later ones win. May be iterated repeatedly."""
+
+    def __init__(self, parts: list[Loaded], *, windows: bool = os.name == "nt") -> None:
+        self._windows = windows
+        self._single: Loaded | None = parts[0] if len(parts) == 1 else None
+        self._merged: manifest.Builder | None = None
+        if self._single is None:
+            self._merged = manifest.Builder()
+            for part in parts:
+                for entry in self._checked(part):
+                    self._merged.add(*entry)
+
+    def __iter__(self) -> Iterator[manifest.Entry]:
+        """Raises: Trouble (65) where a path could lead out of the root, stands twice, or stands in no manifest."""
+        if self._single is not None:
+            return self._checked(self._single)
+        assert self._merged is not None
+        return manifest.check(self._merged.entries(), windows=self._windows, ignore_case=IGNORES_CASE)
+
+    def _checked(self, part: Loaded) -> Iterator[manifest.Entry]:
+        name = part.source.manifest_path or part.source.file or "manifest"
+        part.data.seek(0)
+        rows = manifest.read_packed(part.data, name)
+        if part.size <= SORTED_BYTES:
+            rows = iter(sorted(rows))
+        return manifest.check(map(manifest.unpack, rows), windows=self._windows, ignore_case=IGNORES_CASE)
