@@ -11,6 +11,8 @@ Options:
   --root=<dir>          Folder that the paths in the records are relative to. By
                         default a folder that is walked is its own root, and
                         files start from the current folder.
+  --path-mapping-rules=<file>  Where the roots of records lie on this host; the
+                        records go on naming them as they are.
   -0, --null            Standard input is a list of names, each ended by a NUL.
   -l, --lines           Standard input is a list of names, one a line.
   --include=<glob>      Take only files that match; may be repeated.
@@ -92,7 +94,7 @@ class Policies:
     def report(self, why: str, path: str, message: str) -> None:
         """Skip, warn or fail, as chosen for `why`; what has no choice fails."""
         do = self.do.get(why, "fail")
-        self.run.count(left_out=1)
+        self.run.count(**{"empty_dirs" if why == "empty" else "left_out": 1})
         if do == "warn":
             self.run.warn(message, path=path)
         elif do == "fail":
@@ -171,7 +173,8 @@ def stage(args: Arguments, run: Run) -> Iterator[Record]:
     cache = None if args["--no-cache"] else os.path.expanduser("~/.deadline/cache/dl_hash.sqlite")
     root = paths.absolute(args["--root"]) if args["--root"] else None
     results = Results(run, policies, cache)
-    settings = Settings(root or paths.absolute("."), links in ("files", "follow"), cache, args["--rehash"])
+    follow = links in ("files", "follow")
+    settings = Settings(root or paths.absolute("."), follow, cache, args["--rehash"], _places(args))
     pool = Pool(settings, processes)
     try:
         if args["<path>"]:
@@ -200,6 +203,17 @@ def _selection(args: Arguments, listed: bool) -> Any:
     from libdeadline.walk import Selection
 
     return Selection(args["--include"], args["--exclude"], hidden=not args["--no-hidden"])
+
+
+def _places(args: Arguments) -> dict[str, str]:
+    if not args["--path-mapping-rules"]:
+        return {}
+    if args["<path>"] or args["--null"] or args["--lines"]:
+        raise Trouble("--path-mapping-rules is about roots of records, not folders and lists", statuses.USAGE)
+    from libdeadline import path_mapping
+
+    rules = path_mapping.read(args["--path-mapping-rules"])
+    return {rule.source_path: rule.destination_path for rule in reversed(rules)}
 
 
 def _processes(args: Arguments) -> int:
@@ -339,16 +353,22 @@ def _piped(open_ended: bool, pool: Any, results: Results, run: Run) -> Iterator[
             output.write(results.record(item))
         output.flush()
 
-    for row in Input(0, (File,), open_ended=open_ended, before_wait=before_wait):
-        if isinstance(row, File):
-            rows.append(dict(row))
-            if len(rows) >= LIST_AT_ONCE:
+    try:
+        for row in Input(0, (File,), open_ended=open_ended, before_wait=before_wait):
+            if isinstance(row, File):
+                rows.append(dict(row))
+                if len(rows) >= LIST_AT_ONCE:
+                    yield from pool.rows(rows)
+                    rows.clear()
+            else:
                 yield from pool.rows(rows)
                 rows.clear()
-        else:
-            yield from pool.rows(rows)
-            rows.clear()
-            yield from pool.put(row)
+                yield from pool.put(row)
+    except Trouble:
+        # What came before a cut is passed on, whether or not there was a pause between.
+        yield from pool.rows(rows)
+        yield from pool.finish()
+        raise
     yield from pool.rows(rows)
 
 

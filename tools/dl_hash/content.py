@@ -48,6 +48,7 @@ class Settings(NamedTuple):
     follow: bool  # a link counts as the file that it leads to
     cache: str | None  # path of the cache
     rehash: bool  # don't ask it
+    places: dict[str, str]  # where roots lie on this host, for those that aren't where they say
 
 
 class Done(NamedTuple):
@@ -114,7 +115,7 @@ class Hasher:
             return Refused("unsafe", path, f"the path '{path}' is refused: {problem}")
         if not path.isascii() and not is_utf8(path):
             return Refused("undecodable", path, f"the name '{path}' is no UTF-8")
-        return os.path.join(self.settings.root, root, path)
+        return os.path.join(self.settings.root, self.settings.places.get(root, root), path)
 
     def _do(self, paths: list[Any], line: Callable[[int, Known], bytes]) -> Done:
         start, cpu = time.perf_counter(), time.process_time()
