@@ -60,7 +60,9 @@ def profile_text(folder: Folder, name: str) -> str:
     """The sections of an AWS config file."""
     services = "".join(f"{service} =\n  endpoint_url = {folder.url(server)}\n" for service, server in SERVICES.items())
     return (
-        f"[profile {name}]\nregion = {folder.region}\nservices = {name}\ndisable_host_prefix_injection = true\n\n"
+        f"[profile {name}]\nregion = {folder.region}\nservices = {name}\ndisable_host_prefix_injection = true\n"
+        # Without it the SDK presigns URLs by Signature Version 2, which S3 takes no more.
+        "s3 =\n  signature_version = s3v4\n\n"
         f"[services {name}]\n{services}"
     )
 

@@ -41,6 +41,11 @@ def command_folder() -> str:
     raise Trouble("cannot find dl-farmd and dl-s3d beside dl-farm or on PATH: install them", statuses.CONFIGURATION)
 
 
+def command_path() -> str:
+    """PATH with this installation's commands first."""
+    return f"{command_folder()}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+
+
 def has_worker() -> bool:
     """Whether the worker's commands are installed with this one."""
     return os.access(os.path.join(command_folder(), "dl-worker-schedule"), os.X_OK)
@@ -125,7 +130,7 @@ def _worker(folder: Folder, commands: str, number: int) -> str:
         "DEADLINE_WORKER_SESSION_ROOT_DIR": os.path.join(state, "work"),
         "DEADLINE_WORKER_RUN_JOBS_AS_AGENT_USER": "true",
         "DEADLINE_WORKER_HOST_METRICS_LOGGING": "false",
-        "PATH": f"{commands}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PATH": command_path(),
     }
     text = template()
     for name, value in {

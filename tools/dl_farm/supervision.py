@@ -14,7 +14,7 @@ from libdeadline import statuses
 from libdeadline.errors import Trouble
 
 from .layout import HOST
-from .programs import MARK
+from .programs import MARK, command_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,7 +96,7 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
-                env={**inherited, MARK: folder.path},
+                env={**inherited, MARK: folder.path, "PATH": command_path()},
                 cwd=folder.path,
                 start_new_session=True,
             )
