@@ -393,24 +393,38 @@ class Runner:
         step_id = action.detail.get("stepId")
         if step_id and not self.is_synced:
             raise Trouble("the outputs of other steps can only be synced after the job's own inputs")
-        common = [tool("dl-download"), *self._store(), f"--path-mapping-rules={self.rules_file}"]
-        commands: list[list[str]] = []
+        common = [
+            tool("dl-download"),
+            *self._store(),
+            f"--path-mapping-rules={self.rules_file}",
+            "--conflict-resolution=overwrite",
+        ]
+        runs: list[tuple[list[str], list[Record] | None]] = []
         if step_id:
             dependencies = self._needed("stepDetails", step_id).get("dependencies") or []
             ids = [f"--{name}-id={self.opening[f'{name}_id']}" for name in ("farm", "queue")]
             # What another step made of an input is what this step wants to see.
-            commands += [
-                [*common, *ids, "--conflict-resolution=overwrite", f"--step-id={each}", "--", self.opening["job_id"]]
-                for each in dependencies
+            runs += [
+                ([*common, *ids, f"--step-id={each}", "--", self.opening["job_id"]], None) for each in dependencies
             ]
         else:
-            manifests = [f"--manifest={root.input_manifest_path}" for root in self.roots if root.input_manifest_path]
+            manifests: list[Record] = [
+                Manifest.of(
+                    root=root.root_path,
+                    root_path_format=root.root_path_format,
+                    file_system_location_name=root.file_system_location_name,
+                    manifest_path=root.input_manifest_path,
+                    hash=root.input_manifest_hash,
+                )
+                for root in self.roots
+                if root.input_manifest_path
+            ]
             if manifests:
-                commands.append([*common, "--conflict-resolution=overwrite", *manifests])
+                runs.append((common, manifests))
         self.say(f"Syncing {'outputs of the steps that this one depends on' if step_id else 'input files'}")
-        self._transfer(lambda transfer: self._download(transfer, commands), self._synced)
+        self._transfer(lambda transfer: self._download(transfer, runs), self._synced)
 
-    def _download(self, transfer: Transfer, commands: list[list[str]]) -> Any:
+    def _download(self, transfer: Transfer, runs: list[tuple[list[str], list[Record] | None]]) -> Any:
         count = size = 0
         generation = self.generation
 
@@ -428,8 +442,8 @@ class Runner:
         def tell(row: Progress | Error) -> None:
             self._tell(row, generation)
 
-        for each in commands:
-            transfer.run(Pipeline([each], self._tool_environment()), None, (File,), take, tell)
+        for each, rows in runs:
+            transfer.run(Pipeline([each], self._tool_environment()), rows, (File,), take, tell)
         self.say(f"Synced {count} files, {size} bytes")
         return None
 
@@ -475,7 +489,7 @@ class Runner:
             ids["task"] = action.detail["taskId"]
         rules = f"--path-mapping-rules={self.rules_file}"
         commands = [
-            [tool("dl-hash"), rules],
+            [tool("dl-hash"), "--no-cache", rules],
             [tool("dl-manifest"), f"--to={self.folder.file('manifests')}"],
             [
                 tool("dl-upload"),
