@@ -1,32 +1,76 @@
-"""Path mapping rules: where what lies at a path on one host lies on another.
+"""Path mapping: from the paths of one host to those of another, by storage profiles; pure functions for every system.
 
-Source: attachments specification, path mapping rules file and storage profiles; OpenJD path mapping.
+Source: attachments specification, rules from two storage profiles, path mapping rules file; Open Job
+Description's path mapping.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import ntpath
+import os
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from . import statuses
 from .errors import Trouble
-from .paths import absolute, flavour_of, is_within, relative
-
-FORMATS = ("posix", "windows")
+from .paths import flavour_of
 
 
 class Rule(NamedTuple):
-    """What lies at or below `source_path` lies at or below `destination_path` here."""
+    """What lies under `source_path` on the one host lies under `destination_path` on the other."""
 
-    source_path_format: str
+    source_path_format: str  # posix or windows
     source_path: str
     destination_path: str
 
 
-def read(path: str) -> list[Rule]:
-    """The rules in a file: a JSON list, or an object that has it as `path_mapping_rules`.
+def rules_between(source: Mapping[str, Any], local: Mapping[str, Any]) -> list[Rule]:
+    """The rules from the host of one storage profile to the host of another.
 
-    Raises: Trouble (65) where it is neither; OSError.
+    Shape:  profiles as GetStorageProfile returns them; one rule for each location name that both have.
+            The same profile needs none.
+    """
+    if source.get("storageProfileId") == local.get("storageProfileId"):
+        return []
+    here = {each["name"]: each["path"] for each in local.get("fileSystemLocations", ())}
+    form = "windows" if str(source.get("osFamily", "")).upper() == "WINDOWS" else "posix"
+    return [
+        Rule(form, each["path"], here[each["name"]])
+        for each in source.get("fileSystemLocations", ())
+        if each["name"] in here
+    ]
+
+
+def parse(document: Any, name: str) -> list[Rule]:
+    """The rules of a path mapping file: a list, or an object with the key path_mapping_rules.
+
+    Raises: Trouble (65) where it is of another shape; a rule has exactly three keys, all texts.
+    """
+    rows = document.get("path_mapping_rules") if isinstance(document, dict) else document
+    if not isinstance(rows, list):
+        raise Trouble(f"'{name}' holds no list of path mapping rules", statuses.DATA, path=name)
+    rules = []
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict) or set(row) != set(Rule._fields):
+            raise Trouble(f"'{name}': rule {index} needs exactly {', '.join(Rule._fields)}", statuses.DATA, path=name)
+        if not all(isinstance(value, str) and value for value in row.values()):
+            raise Trouble(
+                f"'{name}': rule {index} has an empty value, or one that is no text", statuses.DATA, path=name
+            )
+        if row["source_path_format"].lower() not in ("posix", "windows"):
+            raise Trouble(
+                f"'{name}': rule {index} has source_path_format '{row['source_path_format']}', not posix or windows",
+                statuses.DATA,
+                path=name,
+            )
+        rules.append(Rule(row["source_path_format"].lower(), row["source_path"], row["destination_path"]))
+    return rules
+
+
+def read(path: str) -> list[Rule]:
+    """The rules of a path mapping file.
+
+    Raises: Trouble (65) where it holds none; OSError.
     """
     from json import loads
 
@@ -36,52 +80,45 @@ def read(path: str) -> list[Rule]:
         document = loads(data)
     except ValueError as error:
         raise Trouble(f"'{path}' is no JSON: {error}", statuses.DATA, path=path) from None
-    items = document.get("path_mapping_rules") if isinstance(document, dict) else document
-    if not isinstance(items, list):
-        raise Trouble(f"'{path}' holds no list of path mapping rules", statuses.DATA, path=path)
-    return [_rule(item, path, number) for number, item in enumerate(items, 1)]
+    return parse(document, path)
 
 
-def _rule(item: Any, path: str, number: int) -> Rule:
-    try:
-        rule = Rule(*(item[name] for name in Rule._fields))
-    except (TypeError, KeyError) as error:
-        raise Trouble(f"rule {number} in '{path}' has no {error}", statuses.DATA, path=path) from None
-    if not all(isinstance(value, str) and value for value in rule) or rule.source_path_format.lower() not in FORMATS:
-        raise Trouble(f"rule {number} in '{path}' is not of three texts, the first posix or windows", statuses.DATA)
-    return rule._replace(source_path_format=rule.source_path_format.lower())
+class PathMapping:
+    """Applies rules: the longest source that holds a path, by whole parts, is replaced by its destination.
 
-
-def between(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[Rule]:
-    """The rules from one storage profile to another, as the service describes them: one for each location by name."""
-    here = {each["name"]: each["path"] for each in ours.get("fileSystemLocations") or ()}
-    kind = "windows" if str(theirs.get("osFamily", "")).lower() == "windows" else "posix"
-    return [
-        Rule(kind, each["path"], here[each["name"]])
-        for each in theirs.get("fileSystemLocations") or ()
-        if each["name"] in here
-    ]
-
-
-def exact(root: str, rules: Iterable[Rule]) -> Rule | None:
-    """The first rule for just this path, if any."""
-    return next((rule for rule in rules if rule.source_path == root), None)
-
-
-def longest(path: str, path_format: str, rules: Sequence[Rule]) -> tuple[Rule, str] | None:
-    """The rule with the longest source that holds `path`, and the rest of the path with / between parts, or None.
-
-    Shape: `path` is absolute, in the spelling of `path_format`; only rules of that format apply.
+    Windows sources compare without regard to case, and take / for \\. The rest of the path is put behind the
+    destination with the separators of `destination`, posixpath or ntpath, by default those of this host.
+    Paths are taken apart by the rule's flavour, so `..` in one never leads out of a source unseen.
+    Raises: Trouble (65) where rules have different formats: then which one reads a path would be a guess.
     """
-    flavour = flavour_of(path_format)
-    normal = absolute(path, "/", flavour)
-    best: tuple[Rule, str] | None = None
-    length = -1
-    for rule in rules:
-        if rule.source_path_format != path_format.lower():
-            continue
-        source = absolute(rule.source_path, "/", flavour)
-        if len(source) > length and is_within(normal, source, flavour):
-            rest = relative(normal, source, flavour)
-            best, length = (rule, "" if rest == "." else rest.replace(flavour.sep, "/")), len(source)
-    return best
+
+    def __init__(self, rules: Iterable[Rule], destination: Any = os.path) -> None:
+        self.rules = list(rules)
+        formats = {rule.source_path_format for rule in self.rules}
+        if len(formats) > 1:
+            raise Trouble("path mapping rules of posix and of windows sources are mixed", statuses.DATA)
+        self._source = flavour_of(formats.pop()) if formats else destination
+        self._destination = destination
+        parts = [(self._parts(rule.source_path), rule.destination_path) for rule in self.rules]
+        self._longest_first = sorted(parts, key=lambda pair: len(pair[0]), reverse=True)
+
+    def apply(self, path: str) -> str | None:
+        """Where `path` (absolute, of the source host) is on the destination host, or None if no rule holds it."""
+        given = self._split(path)
+        compared = [self._source.normcase(part) for part in given]
+        for source, destination in self._longest_first:
+            if compared[: len(source)] == source:
+                rest = given[len(source) :]
+                joined: str = self._destination.join(destination, *rest) if rest else destination
+                return joined
+        return None
+
+    def _parts(self, path: str) -> list[str]:
+        return [self._source.normcase(part) for part in self._split(path)]
+
+    def _split(self, path: str) -> list[str]:
+        normal = self._source.normpath(path)
+        if self._source is not ntpath and normal.startswith("//"):
+            normal = normal[1:]
+        drive, rest = self._source.splitdrive(normal)
+        return [drive, *(part for part in rest.split(self._source.sep) if part)]

@@ -257,7 +257,7 @@ class Download:
 
     def _profile_rules(self, job: dict[str, Any]) -> list[Rule] | None:
         """The rules from the job's storage profile to this host's; None where profiles don't matter."""
-        from libdeadline.path_mapping import between
+        from libdeadline.path_mapping import rules_between
 
         if self.args["--ignore-storage-profiles"] or self.client is None:
             return None
@@ -273,28 +273,25 @@ class Download:
             if each not in self.profiles:
                 asked = {"farmId": self.farm_id, "queueId": self.queue_id, "storageProfileId": each}
                 self.profiles[each] = self.client.call("GetStorageProfileForQueue", asked)
-        return between(self.profiles[theirs], self.profiles[ours])
+        return rules_between(self.profiles[theirs], self.profiles[ours])
 
     def _places(self, root: str, kind: str, profiled: list[Rule] | None) -> list[Place]:
         """Where the files of a root go, the longest prefix first; files without a place are left out."""
-        from libdeadline.path_mapping import exact, longest
+        from libdeadline.path_mapping import PathMapping
         from libdeadline.paths import absolute, flavour_of, is_within, path_format, relative
 
         if self.args["--to"]:
             return [Place("", os.path.abspath(self.args["--to"]))]
-        rule = exact(root, self.rules)
-        if rule is not None:
-            return [Place("", os.path.abspath(rule.destination_path))]
-        rules = [*self.rules, *(profiled or ())]
-        found = longest(root, kind, rules)
-        if found is not None:
-            return [Place("", os.path.abspath(os.path.join(found[0].destination_path, found[1])))]
+        rules = [rule for rule in (*self.rules, *(profiled or ())) if rule.source_path_format == kind]
+        here = PathMapping(rules).apply(root)
+        if here is not None:
+            return [Place("", os.path.abspath(here))]
         flavour = flavour_of(kind)
         normal = absolute(root, "/", flavour)
         places = []
         for each in rules:
             source = absolute(each.source_path, "/", flavour)
-            if each.source_path_format == kind and is_within(source, normal, flavour):
+            if is_within(source, normal, flavour):
                 prefix = relative(source, normal, flavour).replace(flavour.sep, "/") + "/"
                 places.append(Place(prefix, os.path.abspath(each.destination_path)))
         places.sort(key=lambda place: len(place.prefix), reverse=True)

@@ -357,16 +357,13 @@ class Upload:
 
     def _local_path(self, row: File) -> str:
         root = row.root or ""
-        if self.rules:
-            from libdeadline.path_mapping import exact, longest
+        if self.rules and root:
+            from libdeadline.path_mapping import PathMapping
 
-            rule = exact(root, self.rules)
-            if rule is not None:
-                return os.path.join(rule.destination_path, row.path)
             for kind in ("posix", "windows"):
-                found = longest(root, kind, self.rules) if root else None
-                if found is not None:
-                    return os.path.join(found[0].destination_path, found[1], row.path)
+                here = PathMapping(rule for rule in self.rules if rule.source_path_format == kind).apply(root)
+                if here is not None:
+                    return os.path.join(here, row.path)
         return os.path.join(root, row.path)
 
     def close(self, *, whole: bool) -> None:
