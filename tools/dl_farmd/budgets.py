@@ -71,10 +71,11 @@ def get_budget(call: Call) -> dict[str, Any]:
 @operation("ListBudgets")
 def list_budgets(call: Call) -> dict[str, Any]:
     get_farm(call.db, call.params["farmId"])
-    where, args = "farm_id = ?", (call.params["farmId"],)
+    where, args = "farm_id = ?", [call.params["farmId"]]
     if "status" in call.params:
-        where, args = where + " AND status = ?", (*args, call.params["status"])
-    found, token = pages.rows(call, "SELECT * FROM budgets", where, args, ("created_at", "budget_id"))
+        where += " AND status = ?"
+        args.append(call.params["status"])
+    found, token = pages.rows(call, "SELECT * FROM budgets", where, tuple(args), ("created_at", "budget_id"))
     return {"budgets": [_members(row) for row in found], "nextToken": token}
 
 

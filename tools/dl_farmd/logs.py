@@ -262,7 +262,7 @@ class Logs:
 
 def _group_of(params: dict[str, Any]) -> str:
     # An identifier is a group's name or its ARN.
-    identifier = params.get("logGroupIdentifier", "")
+    identifier: str = params.get("logGroupIdentifier", "")
     return identifier.partition(":log-group:")[2].removesuffix(":*") if identifier.startswith("arn:") else identifier
 
 
@@ -435,6 +435,14 @@ def get_log_events(logs: Logs, db: Database, params: dict[str, Any]) -> dict[str
     }
 
 
+def _finds(pattern: re.Pattern[str]) -> Callable[[str], bool]:
+    return lambda message: pattern.search(message) is not None
+
+
+def _holds(word: str) -> Callable[[str], bool]:
+    return lambda message: word in message
+
+
 def term_filter(pattern: str) -> Callable[[str], bool]:
     """Whether a message has the terms of a filter pattern: all plain ones, one of those with ?, none of those with -.
 
@@ -450,13 +458,11 @@ def term_filter(pattern: str) -> Callable[[str], bool]:
     for sign, quoted, regex, plain in re.findall(r'([?-]?)(?:"((?:[^"\\]|\\.)*)"|%((?:[^%\\]|\\.)+)%|(\S+))', text):
         if regex:
             try:
-                compiled = re.compile(regex)
+                test = _finds(re.compile(regex))
             except re.error:
                 raise invalid("The filter pattern holds a regular expression that is not valid.") from None
-            test: Callable[[str], bool] = lambda message, found=compiled: found.search(message) is not None  # noqa: E731
         else:
-            word = plain or re.sub(r"\\(.)", r"\1", quoted)
-            test = lambda message, word=word: word in message  # noqa: E731
+            test = _holds(plain or re.sub(r"\\(.)", r"\1", quoted))
         {"": needed, "?": either, "-": barred}[sign].append(test)
 
     def matches(message: str) -> bool:

@@ -274,7 +274,8 @@ class Model:
         if shape.get("document"):
             pass
         elif kind == "structure":
-            plain, special = [], []
+            plain: list[tuple[str, Render | None]] = []
+            special: list[tuple[str, Render | None]] = []
             for member, reference in shape["members"].items():
                 inner = self._render(reference["shape"])
                 if inner is _same:

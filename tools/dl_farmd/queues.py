@@ -42,10 +42,11 @@ def get_queue(call: Call) -> dict[str, Any]:
 @operation("ListQueues")
 def list_queues(call: Call) -> dict[str, Any]:
     get_farm(call.db, call.params["farmId"])
-    where, args = "farm_id = ?", (call.params["farmId"],)
+    where, args = "farm_id = ?", [call.params["farmId"]]
     if "status" in call.params:
-        where, args = where + " AND status = ?", (*args, call.params["status"])
-    found, token = pages.rows(call, "SELECT * FROM queues", where, args, ("created_at", "queue_id"))
+        where += " AND status = ?"
+        args.append(call.params["status"])
+    found, token = pages.rows(call, "SELECT * FROM queues", where, tuple(args), ("created_at", "queue_id"))
     return {"queues": [store.members(row) for row in found], "nextToken": token}
 
 

@@ -140,7 +140,7 @@ class Connection(asyncio.Protocol):
         body = bytes(self.buffer[start : start + length])
         del self.buffer[: start + length]
         wish = headers.get("connection", "").lower()
-        self.keep = wish != "close" and (version == "HTTP/1.1" or wish == "keep-alive")
+        self.keep = wish != "close" and (version == "HTTP/1.1" or wish == "keep-alive") and method != "HEAD"
         self.busy, self.continued = True, False
         path, _, query = target.partition("?")
         self.server.take(Request(self, method, path, query, headers, body))

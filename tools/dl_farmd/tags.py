@@ -44,7 +44,7 @@ def _find(call: Call) -> str:
 
     Raises: Validation, ResourceNotFound.
     """
-    arn = call.params["resourceArn"]
+    arn: str = call.params["resourceArn"]
     parts = arn.split(":", 5)
     if len(parts) != 6 or parts[0] != "arn" or parts[2] != "deadline":
         raise Validation("The resource ARN is not valid.", {"resourceArn": "Member must be an ARN of this service"})
