@@ -173,8 +173,8 @@ def from_process(command: str, profile: str) -> Credentials:
     """
     import subprocess
 
-    words = _command_words(command)
     try:
+        words = _command_words(command)
         # Its standard input is not ours: that may be a stream of records.
         done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     except (OSError, ValueError, IndexError) as error:
