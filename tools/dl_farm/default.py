@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from base64 import b64decode, b64encode
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from libdeadline import config, statuses
@@ -54,7 +55,9 @@ def use(folder: Folder, profile: str) -> None:
     record = {"profile": profile, "files": {}}
     before = {name: _bytes(path) for name, path in files.items()}
     for name, path in files.items():
-        record["files"][name] = {"path": path, "before": _coded(before[name]), "after": None}
+        is_new_folder = not os.path.isdir(os.path.dirname(os.path.realpath(path)))
+        entry = {"path": path, "before": _coded(before[name]), "after": None, "is_new_folder": is_new_folder}
+        record["files"][name] = entry
     _write_record(folder, record)  # first: what is done halfway can be undone
     record["previous_profile"] = config.read(files["client"]).get(config.PROFILE)
     _apply(folder, record)
@@ -91,7 +94,7 @@ def undo(folder: Folder) -> bool:
         if content is None:
             continue
         if entry["after"] is not None and _coded(content) == entry["after"]:
-            _restore(path, _decoded(entry["before"]))
+            _restore(path, _decoded(entry["before"]), entry["is_new_folder"])
         elif name == "client":
             _undo_settings(folder, record, path)
         else:
@@ -202,11 +205,17 @@ def _store(path: str, content: bytes) -> None:
     _guarded(path, write)
 
 
-def _restore(path: str, content: bytes | None) -> None:
-    if content is None:
-        _guarded(path, lambda: os.unlink(path))
-    else:
+def _restore(path: str, content: bytes | None, is_new_folder: bool) -> None:
+    """Make a file what it was; where it wasn't, nothing stays that came with it."""
+    if content is not None:
         _store(path, content)
+        return
+    _guarded(path, lambda: os.unlink(path))
+    with suppress(OSError):  # the settings' writers leave their lock
+        os.unlink(f"{path}.lock")
+    if is_new_folder:
+        with suppress(OSError):
+            os.rmdir(os.path.dirname(path))
 
 
 def _coded(content: bytes | None) -> str | None:
