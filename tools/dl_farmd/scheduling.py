@@ -666,7 +666,7 @@ def _answer(call: Call, worker: sqlite3.Row) -> dict[str, Any]:
     interval = _interval(call, worker, bool(assigned))
     if not interval and not call.held and status == worker["status"] and not call.params.get("updatedSessionActions"):
         # Nothing to do, nothing reported, nothing changed: the answer may wait until there is work.
-        raise Hold(worker["fleet_id"], HOLD_S)
+        raise Hold(worker["fleet_id"], call.farm.settings.get("worker_hold_s", HOLD_S))
     if status != worker["status"]:
         store.update(
             db, "workers", {"worker": worker["worker"]}, status=status, updated_at=call.now, updated_by=call.actor

@@ -1,0 +1,426 @@
+"""Workers over the API: their life, their credentials, and what becomes of their work when they or the service go."""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+from simulated_worker import CAPABILITIES, SimulatedWorker, Submitted, audit, clear, environment, step, template
+
+SILENCE_S = 2
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_silence(farmd):
+    """A worker is looked at every half second here, and an idle one is held for a tenth."""
+    config = farmd.dir / "config.json"
+    settings = json.loads(config.read_text()) if config.exists() else {}
+    settings["settings"] = {**settings.get("settings", {}), "worker_silence_s": SILENCE_S, "worker_hold_s": 0.1}
+    config.write_text(json.dumps(settings))
+    farmd.restart()
+
+
+@pytest.fixture(autouse=True)
+def _cleared(farmd, farm_ids):
+    yield
+    clear(farmd, farm_ids)
+
+
+@pytest.fixture
+def worker(farmd, farm_ids):
+    worker = SimulatedWorker(farmd.client(), farm_ids.farm, farm_ids.fleet).start()
+    yield worker
+    audit(farmd.dir)
+    worker.stop()
+    audit(farmd.dir)
+
+
+def refusal(call, *args, **kwargs):
+    with pytest.raises(ClientError) as caught:
+        call(*args, **kwargs)
+    return caught.value.response
+
+
+def silence(farmd, worker):
+    """Have the service think that a worker was not heard for an hour, and wait until it acts on it."""
+    db = sqlite3.connect(farmd.dir / "farm.sqlite", timeout=10)
+    db.execute("UPDATE workers SET heard_at = heard_at - 3600000 WHERE worker_id = ?", (worker.worker_id,))
+    db.commit()
+    db.close()
+    limit = time.monotonic() + 10
+    while worker.status != "NOT_RESPONDING":
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+
+
+def test_the_life_of_a_worker(farmd, farm_ids):
+    client = farmd.client()
+    worker = SimulatedWorker(client, farm_ids.farm, farm_ids.fleet).create()
+    assert worker.status == "CREATED"
+    assert refusal(worker.exchange)["context"] == {"status": "CREATED"}
+    worker.start()
+    assert worker.started["log"] == {
+        "logDriver": "awslogs",
+        "options": {
+            "logGroupName": f"/aws/deadline/{farm_ids.farm}/{farm_ids.fleet}",
+            "logStreamName": worker.worker_id,
+        },
+        "parameters": {"interval": "5"},
+    }
+    assert worker.status == "STARTED"
+    worker.exchange()
+    assert worker.status == "IDLE"
+    got = client.get_worker(**worker.ids)
+    assert got["hostProperties"] == {"hostName": "simulated"}
+    assert worker.worker_id in [each["workerId"] for each in client.list_workers(
+        farmId=farm_ids.farm, fleetId=farm_ids.fleet)["workers"]]  # fmt: skip
+    term = {"searchTermFilter": {"searchTerm": worker.worker_id, "matchType": "CONTAINS"}}
+    found = client.search_workers(
+        farmId=farm_ids.farm, fleetIds=[farm_ids.fleet], itemOffset=0,
+        filterExpressions={"operator": "AND", "filters": [term]},
+    )  # fmt: skip
+    assert [each["workerId"] for each in found["workers"]] == [worker.worker_id] and found["totalResults"] == 1
+    assert client.batch_get_worker(identifiers=[worker.ids])["workers"][0]["status"] == "IDLE"
+    before = client.get_fleet(farmId=farm_ids.farm, fleetId=farm_ids.fleet)["workerCount"]
+    assert refusal(client.delete_worker, **worker.ids)["context"] == {"status": "IDLE"}
+    client.update_worker(**worker.ids, status="STOPPING")
+    assert worker.status == "STOPPING"
+    worker.exchange()
+    conflict = refusal(worker.start)
+    assert (conflict["reason"], conflict["resourceId"]) == ("STATUS_CONFLICT", worker.worker_id)
+    assert conflict["context"] == {"status": "STOPPING"}
+    worker.stop()
+    assert refusal(worker.exchange)["context"] == {"status": "STOPPED"}
+    worker.start()
+    worker.stop()
+    client.delete_worker(**worker.ids)
+    assert refusal(client.get_worker, **worker.ids)["Error"]["Code"] == "ResourceNotFoundException"
+    assert client.get_fleet(farmId=farm_ids.farm, fleetId=farm_ids.fleet)["workerCount"] == before - 1
+
+
+def test_a_fleet_has_no_more_workers_than_it_may(farmd, farm_ids):
+    client = farmd.client()
+    fleet = client.get_fleet(farmId=farm_ids.farm, fleetId=farm_ids.fleet)
+    small = client.create_fleet(
+        farmId=farm_ids.farm, displayName="small", roleArn=fleet["roleArn"], maxWorkerCount=1,
+        configuration=fleet["configuration"],
+    )["fleetId"]  # fmt: skip
+    SimulatedWorker(client, farm_ids.farm, small).create()
+    conflict = refusal(SimulatedWorker(client, farm_ids.farm, small).create)
+    assert (conflict["Error"]["Code"], conflict["resourceId"]) == ("ConflictException", small)
+
+
+def test_a_worker_of_another_kind_gets_no_work(farmd, farm_ids):
+    worker = SimulatedWorker(farmd.client(), farm_ids.farm, farm_ids.fleet).create()
+    wrong = json.loads(json.dumps(CAPABILITIES))
+    wrong["attributes"][0]["values"] = ["windows"]
+    conflict = refusal(farmd.client().update_worker, **worker.ids, status="STARTED", capabilities=wrong)
+    assert conflict["context"] == {"status": "NOT_COMPATIBLE"}
+    assert worker.status == "NOT_COMPATIBLE"
+    assert refusal(worker.exchange)["context"] == {"status": "NOT_COMPATIBLE"}
+    worker.start()
+    assert worker.status == "STARTED"
+    worker.stop()
+
+
+def test_credentials_of_a_worker_are_good_for_its_own_work_only(farmd, farm_ids):
+    client = farmd.client()
+    job = Submitted(farmd, farm_ids, template(step()))
+    other_job = Submitted(farmd, farm_ids, template(step()), priority=1)
+    mine, other = (SimulatedWorker(client, farm_ids.farm, farm_ids.fleet).create() for _ in range(2))
+    credentials = client.assume_fleet_role_for_worker(**mine.ids)["credentials"]
+    mine.client = farmd.client(credentials=credentials)
+    mine.start()
+    queue_role = {"farmId": farm_ids.farm, "fleetId": farm_ids.fleet, "workerId": mine.worker_id}
+    before = refusal(mine.client.assume_queue_role_for_worker, **queue_role, queueId=farm_ids.queue)
+    assert before["Error"]["Code"] == "AccessDeniedException"
+    mine.exchange()
+    given = mine.client.assume_queue_role_for_worker(**queue_role, queueId=farm_ids.queue)["credentials"]
+    assert given["accessKeyId"].startswith("ASIA")
+    assert mine.client.assume_fleet_role_for_worker(**mine.ids)["credentials"]
+    entities = mine.client.batch_get_job_entity(
+        **mine.ids,
+        identifiers=[{"jobDetails": {"jobId": job.ids["jobId"]}}, {"jobDetails": {"jobId": other_job.ids["jobId"]}}],
+    )
+    assert len(entities["entities"]) == 1
+    assert entities["errors"][0]["jobDetails"]["jobId"] == other_job.ids["jobId"]
+    for call, params in (
+        (mine.client.update_worker_schedule, other.ids),
+        (mine.client.assume_fleet_role_for_worker, other.ids),
+        (mine.client.get_job, job.ids),
+        (mine.client.update_job, {**job.ids, "priority": 100}),
+        (farmd.client(credentials=given).get_job, job.ids),
+    ):
+        assert refusal(call, **params)["Error"]["Code"] == "AccessDeniedException"
+    farmd.restart()  # credentials outlive the service
+    mine.work()
+    assert job.status == "SUCCEEDED"
+    mine.stop()
+
+
+def test_the_work_of_a_lost_worker_is_done_by_another(farmd, farm_ids, worker):
+    job = Submitted(farmd, farm_ids, template(step("step", 2), jobEnvironments=[environment("e")]), maxRetriesPerTask=3)
+    lost = SimulatedWorker(farmd.client(), farm_ids.farm, farm_ids.fleet).start()
+    lost.exchange()
+    enter, run = (each[0] for each in lost.actions()[:2])
+    lost.end(enter)
+    lost.begin(run)
+    lost.exchange()
+    assert "RUNNING" in job.statuses()
+    silence(farmd, lost)
+    audit(farmd.dir)
+    assert job.counts == {"READY": 2} and job.get()["taskFailureRetryCount"] == 1
+    [session] = job.sessions()
+    assert session["lifecycleStatus"] == "ENDED"
+    assert [action["status"] for action in job.actions()] == ["SUCCEEDED", "INTERRUPTED"]
+    assert refusal(lost.exchange)["context"] == {"status": "NOT_RESPONDING"}
+    worker.work()
+    assert job.status == "SUCCEEDED"
+    # Back again, it starts anew.
+    lost.pending.clear()
+    lost.start()
+    lost.exchange()
+    assert lost.status == "IDLE"
+    lost.stop()
+
+
+def test_what_a_lost_worker_had_not_begun_is_not_held_against_the_task(farmd, farm_ids):
+    job = Submitted(farmd, farm_ids, template(step()), maxRetriesPerTask=0)
+    lost = SimulatedWorker(farmd.client(), farm_ids.farm, farm_ids.fleet).start()
+    lost.exchange()
+    silence(farmd, lost)
+    assert [action["status"] for action in job.actions()] == ["RECLAIMED"]
+    assert job.counts == {"READY": 1} and job.get()["taskFailureRetryCount"] == 0
+
+
+def test_a_worker_that_starts_anew_gives_its_work_back(farmd, farm_ids, worker):
+    job = Submitted(farmd, farm_ids, template(step()), maxRetriesPerTask=0)
+    worker.exchange()
+    worker.begin(worker.actions()[0][0])
+    worker.exchange()
+    worker.start()
+    assert job.counts == {"READY": 1}
+    worker.work()
+    assert job.counts == {"SUCCEEDED": 1}
+
+
+def test_a_worker_that_stops_is_given_no_more(farmd, farm_ids, worker):
+    job = Submitted(farmd, farm_ids, template(step("step", 3), jobEnvironments=[environment("e")]))
+    worker.exchange()
+    enter, run = (each[0] for each in worker.actions()[:2])
+    worker.end(enter)
+    worker.begin(run)
+    worker.exchange()
+    farmd.client().update_worker(**worker.ids, status="STOPPING")
+    worker.end(run, "INTERRUPTED")
+    worker.exchange()
+    assert [kind for _, kind, _ in worker.actions()] == ["envExit"]
+    worker.work()
+    assert worker.schedule["assignedSessions"] == {} and job.counts == {"READY": 3}
+    worker.stop()
+
+
+def test_sessions_of_a_worker_are_listed(farmd, farm_ids, worker):
+    jobs = [Submitted(farmd, farm_ids, template(step())) for _ in range(3)]
+    worker.work()
+    client = farmd.client()
+    listed = client.list_sessions_for_worker(**worker.ids, maxResults=2)
+    assert [each["jobId"] for each in listed["sessions"]] == [job.ids["jobId"] for job in (jobs[2], jobs[1])]
+    rest = client.list_sessions_for_worker(**worker.ids, nextToken=listed["nextToken"])
+    assert [each["jobId"] for each in rest["sessions"]] == [jobs[0].ids["jobId"]]
+    one = client.get_session(**jobs[0].ids, sessionId=rest["sessions"][0]["sessionId"])
+    assert one["log"]["options"]["logStreamName"] == one["sessionId"]
+    assert one["workerLog"]["options"]["logStreamName"] == worker.worker_id
+    assert one["hostProperties"] == {"hostName": "simulated"}
+    assert client.batch_get_session(identifiers=[{**jobs[0].ids, "sessionId": one["sessionId"]}])["sessions"]
+
+
+def test_an_idle_worker_hears_of_a_job_at_once(farmd, farm_ids, worker):
+    worker.exchange()  # the first answer after a start comes at once
+    begun = time.monotonic()
+    assert not worker.exchange()["assignedSessions"]
+    assert 0.08 < time.monotonic() - begun < 1  # held while there is nothing
+    config = farmd.dir / "config.json"
+    text = config.read_text()
+    config.write_text(json.dumps({"settings": {"worker_hold_s": 20}}))
+    farmd.restart()
+    for _ in range(3):
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(lambda: (worker.exchange(), time.monotonic()))
+            time.sleep(0.2)
+            assert not asked.done()
+            begun = time.monotonic()
+            Submitted(farmd, farm_ids, template(step()))
+            schedule, heard = asked.result(10)
+        assert schedule["assignedSessions"] and heard - begun < 1
+        worker.work()
+    config.write_text(text)
+    farmd.restart()
+
+
+def test_a_service_that_was_away_does_not_lose_its_workers(farmd, farm_ids, worker):
+    job = Submitted(farmd, farm_ids, template(step("step", 2)))
+    worker.exchange()
+    action = worker.actions()[0][0]
+    worker.begin(action)
+    worker.exchange()
+    farmd.kill()
+    db = sqlite3.connect(farmd.dir / "farm.sqlite")
+    db.execute("UPDATE workers SET heard_at = heard_at - 3600000")
+    db.commit()
+    db.close()
+    farmd.start()
+    time.sleep(1.2)  # two looks at the workers
+    assert worker.status == "RUNNING"
+    worker.end(action)
+    worker.work()
+    assert job.counts == {"SUCCEEDED": 2} and job.get()["taskFailureRetryCount"] == 0
+
+
+def test_statistics_sum_worker_time(farmd, farm_ids, worker):
+    job = Submitted(farmd, farm_ids, template(step(), name="measured"))
+    worker.exchange()
+    worker.begin(worker.actions()[0][0])
+    worker.exchange()
+    time.sleep(0.3)
+    worker.work()
+    client = farmd.client()
+    [session] = job.sessions()
+    span = (session["endedAt"] - session["startedAt"]).total_seconds()
+    started = client.start_sessions_statistics_aggregation(
+        farmId=farm_ids.farm, resourceIds={"queueIds": [farm_ids.queue]}, groupBy=["JOB_ID", "USAGE_TYPE"],
+        statistics=["SUM", "AVG", "MAX", "MIN"], startTime=session["startedAt"].timestamp() - 60,
+        endTime=session["endedAt"].timestamp() + 60,
+    )["aggregationId"]  # fmt: skip
+    limit = time.monotonic() + 10
+    while True:
+        found = client.get_sessions_statistics_aggregation(farmId=farm_ids.farm, aggregationId=started)
+        if found["status"] != "IN_PROGRESS":
+            break
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+    assert found["status"] == "COMPLETED"
+    [row] = [row for row in found["statistics"] if row["jobId"] == job.ids["jobId"]]
+    assert (row["jobName"], row["usageType"], row["count"]) == ("measured", "COMPUTE", 1)
+    assert row["runtimeInSeconds"]["sum"] == pytest.approx(span) and span > 0.3
+    assert row["costInUsd"]["sum"] == pytest.approx(span / 3600)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_nothing_is_lost_or_done_twice_whatever_happens(farmd, farm_ids, seed):
+    """A soak: failures, cancels, requeues, lost answers, workers that restart, and a service killed again and again."""
+    chance = random.Random(seed)
+    client = farmd.client()
+    limit_name = f"amount.limit.soak{seed}"
+    limit = client.create_limit(farmId=farm_ids.farm, displayName="soak", amountRequirementName=limit_name, maxCount=2)[
+        "limitId"
+    ]
+    client.create_queue_limit_association(farmId=farm_ids.farm, queueId=farm_ids.queue, limitId=limit)
+    limited = {"hostRequirements": {"amounts": [{"name": limit_name, "min": 1}]}}
+    bodies = [
+        template(step("a", 12), step("b", 5, after=("a",)), step("c", after=("a", "b"))),
+        template({**step("a", 9), **limited}, jobEnvironments=[environment("outer")]),
+        template({**step("a", 6), "stepEnvironments": [environment("inner")]}, jobEnvironments=[environment("outer")]),
+    ]
+    jobs = [
+        Submitted(farmd, farm_ids, bodies[index % 3], priority=chance.randrange(100), maxRetriesPerTask=8,
+                  maxFailedTasksCount=100)
+        for index in range(6)
+    ]  # fmt: skip
+    workers = [SimulatedWorker(farmd.client(), farm_ids.farm, farm_ids.fleet).start() for _ in range(3)]
+
+    def decide(kind, body, action_id):
+        luck = chance.random()
+        if kind == "taskRun":
+            return "FAILED" if luck < 0.08 else "INTERRUPTED" if luck < 0.1 else None if luck < 0.25 else "SUCCEEDED"
+        return "FAILED" if luck < 0.05 else "SUCCEEDED"
+
+    def exchange(worker):
+        answers_lost = chance.random() < 0.1
+        before, pending = worker.schedule, dict(worker.pending)
+        worker.exchange()
+        if answers_lost:
+            worker.schedule, worker.pending = before, pending  # the report goes again
+        else:
+            for action_id, kind, _ in worker.actions():
+                if kind == "taskRun" and chance.random() < 0.3 and action_id not in worker.pending:
+                    worker.begin(action_id)
+                    break
+            worker.run_assigned(decide)
+
+    for turn in range(150):
+        worker = chance.choice(workers)
+        try:
+            exchange(worker)
+        except ClientError as error:
+            # A worker that was given up starts anew, as an agent would.
+            assert error.response["Error"]["Code"] in ("ConflictException", "ResourceNotFoundException"), error
+            worker.pending.clear()
+            worker.start()
+        luck = chance.random()
+        job = chance.choice(jobs)
+        if luck < 0.03:
+            job.update(targetTaskRunStatus=chance.choice(["CANCELED", "SUSPENDED"]))
+        elif luck < 0.08:
+            job.update(targetTaskRunStatus="READY")
+        elif luck < 0.11:
+            job.update_task(chance.randrange(5), chance.choice(["READY", "CANCELED", "SUCCEEDED", "FAILED"]), "a")
+        elif luck < 0.13:
+            worker.pending.clear()
+            worker.schedule = {}
+            worker.start()
+        elif luck < 0.15:
+            farmd.restart()
+        if turn % 10 == 0:
+            audit(farmd.dir)
+    for job in jobs:
+        job.update(targetTaskRunStatus="READY")
+    for worker in workers:  # one may have been silent too long
+        worker.pending.clear()
+        worker.schedule = {}
+        worker.start()
+    for _ in range(20):
+        for worker in workers:
+            worker.work()
+        if all(job.status == "SUCCEEDED" for job in jobs):
+            break
+    audit(farmd.dir)
+    for job in jobs:
+        assert job.status == "SUCCEEDED", job.counts
+        assert all(session["lifecycleStatus"] == "ENDED" for session in job.sessions())
+        for action in job.actions():
+            assert action["status"] not in ("ASSIGNED", "RUNNING", "CANCELING")
+    for worker in workers:
+        worker.stop()
+    client.update_queue_limit_association(
+        farmId=farm_ids.farm, queueId=farm_ids.queue, limitId=limit, status="STOP_LIMIT_USAGE_AND_CANCEL_TASKS"
+    )
+    audit(farmd.dir)
+
+
+def test_a_dead_service_takes_nothing_with_it(farmd, farm_ids, worker):
+    """Killed while it answers: what was acknowledged stands, what was not is reported again."""
+    job = Submitted(farmd, farm_ids, template(step("step", 40)), maxRetriesPerTask=0)
+    for round_ in range(6):
+        worker.exchange()
+        worker.run_assigned()
+        if round_ % 2:
+            reported = dict(worker.pending)
+            farmd.process.kill()
+            try:
+                worker.exchange()
+            except (BotoCoreError, ClientError):
+                worker.pending = reported
+            farmd.process.wait()
+            farmd.start()
+        audit(farmd.dir)
+    worker.work()
+    assert job.counts == {"SUCCEEDED": 40}
+    assert sorted(status for _, kind, _, status in worker.ran if kind == "taskRun") == ["SUCCEEDED"] * 40
+    runs = [body["taskId"] for _, kind, body, _ in worker.ran if kind == "taskRun"]
+    assert len(set(runs)) == len(runs) == 40
