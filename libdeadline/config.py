@@ -243,7 +243,7 @@ class Config:
 
     def _unusable(self, name: str, allowed: str) -> Trouble:
         return Trouble(
-            f"setting '{name}' is '{self.get(name)}', which is not {allowed}: set it with dl-config set",
+            f"setting '{name}' is '{self.get(name)}', which is not {allowed}: set it again",
             statuses.CONFIGURATION,
         )
 
@@ -259,7 +259,10 @@ def find(name: str) -> Setting:
         pass
     if "." not in name:
         raise Trouble(f"'{name}' is no setting name: it takes the form section.key", statuses.USAGE)
-    raise Trouble(f"there is no setting '{name}': dl-config show lists them", statuses.USAGE)
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, SETTINGS, 1)
+    raise Trouble(f"there is no setting '{name}'{f': did you mean {close[0]}?' if close else ''}", statuses.USAGE)
 
 
 def location() -> str:

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from .sdk import SdkClient
 
 __all__ = [
-    "REGIONS", "Client", "Credentials", "ServiceError", "Session", "endpoint", "list_farms", "queue_session",
-    "regions", "user_agent",
+    "REGIONS", "Client", "Credentials", "ServiceError", "Session", "endpoint", "fleet_session", "list_farms",
+    "queue_session", "regions", "user_agent",
 ]  # fmt: skip
 
 ATTEMPTS = 3
@@ -347,9 +347,7 @@ class Client:
                 headers = self._signed(request, netloc, path, invocation, attempt)
                 answer = pool.send(request.method, target, headers, request.body)
             except ConnectionTrouble as error:
-                failed = Trouble(
-                    f"cannot reach '{url.scheme}://{netloc}' for {operation.name}: {error.reason}", statuses.UNAVAILABLE
-                )
+                failed = _unreachable(f"{url.scheme}://{netloc}", host, operation.name, error)
                 retry = error.passing
             else:
                 if answer.status < 300:
@@ -460,13 +458,25 @@ def queue_session(session: Session, farm_id: str, queue_id: str, mode: str = "us
     if mode not in ("user", "read"):
         raise Trouble(f"a queue's role is taken as user or read, not as '{mode}'", statuses.USAGE)
     operation = "AssumeQueueRoleForUser" if mode == "user" else "AssumeQueueRoleForRead"
+    return _role_session(session, operation, {"farmId": farm_id, "queueId": queue_id}, f"queue '{queue_id}'")
 
+
+def fleet_session(session: Session, farm_id: str, fleet_id: str) -> Session:
+    """A session with the credentials of a fleet's role, to read: fetched when first needed and kept fresh.
+
+    Raises: at first use, what AssumeFleetRoleForRead raises.
+    """
+    return _role_session(
+        session, "AssumeFleetRoleForRead", {"farmId": farm_id, "fleetId": fleet_id}, f"fleet '{fleet_id}'"
+    )
+
+
+def _role_session(session: Session, operation: str, parameters: dict[str, Any], subject: str) -> Session:
     def assumed() -> Credentials:
-        answer = session.client("deadline").call(operation, {"farmId": farm_id, "queueId": queue_id})
-        keys = answer.get("credentials") or {}
+        keys = session.client("deadline").call(operation, parameters).get("credentials") or {}
         if not keys:
             raise Trouble(
-                f"queue '{queue_id}' gave no credentials: it needs a role, and you permission to use it",
+                f"{subject} gave no credentials: it needs a role, and you permission to use it",
                 statuses.NOT_ALLOWED,
             )
         return Credentials(
@@ -576,6 +586,14 @@ def invoking_agent() -> str | None:
     if "kiro" in environment.get("TERM_PROGRAM", ""):
         return "kiro"
     return "unknown" if environment.get("AGENT", "").lower() in ("1", "true") else None
+
+
+def _unreachable(url: str, host: str, operation: str, error: ConnectionTrouble) -> Trouble:
+    hint = ""
+    if error.passing:
+        near = host == "localhost" or host.startswith("127.")
+        hint = ": is the farm on this machine up?" if near else ": check the network and the proxy settings"
+    return Trouble(f"cannot reach '{url}' for {operation}: {error.reason}{hint}", statuses.UNAVAILABLE)
 
 
 def _attempts(of_profile: str | None) -> int:

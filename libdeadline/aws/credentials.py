@@ -147,7 +147,7 @@ def check_profile(profiles: Profiles, name: str) -> None:
         known = ", ".join(profiles.names) or "none"
         raise Trouble(
             f"there is no AWS profile '{name}' in '{profiles.config_path}': choose one of those that exist ({known}) "
-            "with --profile, dl-config set defaults.aws_profile_name or AWS_PROFILE",
+            "with --profile, the setting defaults.aws_profile_name or AWS_PROFILE",
             statuses.CONFIGURATION,
         )
 

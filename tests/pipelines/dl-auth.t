@@ -2,7 +2,7 @@ No service answers, so nobody is signed in, and the reason is told. No credentia
 
   $ export AWS_ENDPOINT_URL=http://127.0.0.1:9 AWS_DEFAULT_REGION=us-west-2 AWS_MAX_ATTEMPTS=1
   $ AWS_ACCESS_KEY_ID=AKIAEXAMPLE AWS_SECRET_ACCESS_KEY=geheim dl-auth status
-  {"profile_name": "(default)", "source": "HOST_PROVIDED", "status": "CONFIGURATION_ERROR", "api_availability": false, "reason": "cannot reach 'http://127.0.0.1:9' for ListFarms: connection refused"}
+  {"profile_name": "(default)", "source": "HOST_PROVIDED", "status": "CONFIGURATION_ERROR", "api_availability": false, "reason": "cannot reach 'http://127.0.0.1:9' for ListFarms: connection refused: is the farm on this machine up?"}
   $ dl-auth status --output=verbose
       Profile Name: (default)
             Source: HOST_PROVIDED

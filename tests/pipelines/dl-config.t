@@ -74,8 +74,8 @@ A name or a value that is none is refused, and nothing is written.
   $ dl-config get nothing 2>&1
   dl-config: 'nothing' is no setting name: it takes the form section.key
   [64]
-  $ dl-config set no.such 1 2>&1
-  dl-config: there is no setting 'no.such': dl-config show lists them
+  $ dl-config set settings.loglevel INFO 2>&1
+  dl-config: there is no setting 'settings.loglevel': did you mean settings.log_level?
   [64]
   $ dl-config set settings.auto_accept maybe 2>&1
   dl-config: 'settings.auto_accept' takes true or false, not 'maybe'

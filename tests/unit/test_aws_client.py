@@ -4,7 +4,7 @@ import json
 import socket
 import ssl
 import threading
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from time import gmtime, monotonic, strftime, time
 
@@ -349,7 +349,9 @@ def test_nobody_answers(monkeypatch, slept):
     with pytest.raises(Trouble) as caught:
         aws.Session().client("deadline").call("ListFarms")
     assert caught.value.status == 69
-    assert caught.value.message == f"cannot reach 'http://127.0.0.1:{port}' for ListFarms: connection refused"
+    assert caught.value.message.startswith(
+        f"cannot reach 'http://127.0.0.1:{port}' for ListFarms: connection refused: is the farm"
+    )
     assert len(slept) == 2
 
 
@@ -558,8 +560,9 @@ def tunnelling(port, status=200):
             sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
 
             def forward():
-                while block := other.recv(65536):
-                    sock.sendall(block)
+                with suppress(OSError):
+                    while block := other.recv(65536):
+                        sock.sendall(block)
 
             threading.Thread(target=forward, daemon=True).start()
             while block := file.read1(65536):
@@ -723,8 +726,19 @@ def test_the_role_of_a_queue_is_taken_when_needed_and_again_before_it_ends(serve
         "/2023-10-12/farms/farm-1/queues/queue-1/user-roles",
         "/2023-10-12/farms/farm-1/queues/queue-1/read-roles",
     ]
+    fleet = aws.fleet_session(session, "farm-1", "fleet-1")
+    assert fleet.credentials().access_key_id == "ASIA1"
+    assert server.asked[-1].path == "/2023-10-12/farms/farm-1/fleets/fleet-1/read-roles"
     with pytest.raises(Trouble):
         aws.queue_session(session, "farm-1", "queue-1", "admin")
+
+
+def test_a_role_without_credentials(serve, monkeypatch):
+    server = serve([answer(fields={"credentials": None})])
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    with pytest.raises(Trouble) as caught:
+        aws.queue_session(aws.Session(), "farm-1", "queue-1").credentials()
+    assert caught.value.status == 77 and "'queue-1'" in caught.value.message
 
 
 # The way through boto3
