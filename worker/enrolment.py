@@ -13,10 +13,12 @@ from typing import Any
 
 from libdeadline.errors import Trouble
 
-from . import host, service
+from . import host, host_configuration, service
 from .folder import Folder, is_alive, now_text, process_name
 from .service import Farm, Wait
 from .settings import Settings
+
+STOPPED_S = 5.0  # how long a failed start tries to take itself back
 
 
 def enrol(folder: Folder, settings: Settings, wait: Wait = sleep) -> dict[str, Any]:
@@ -38,6 +40,11 @@ def enrol(folder: Folder, settings: Settings, wait: Wait = sleep) -> dict[str, A
             folder.tell_log("Worker", "Load", f"the farm doesn't know {worker_id} any more", worker_id=worker_id)
             folder.write_worker()
             continue
+        try:
+            host_configuration.run(farm, answer.get("hostConfiguration"))
+        except BaseException:
+            set_status(farm, "STOPPED", STOPPED_S)
+            raise
         return _noted(folder, farm, answer)
 
 
