@@ -121,4 +121,5 @@ class PathMapping:
         if self._source is not ntpath and normal.startswith("//"):
             normal = normal[1:]
         drive, rest = self._source.splitdrive(normal)
-        return [drive, *(part for part in rest.split(self._source.sep) if part)]
+        start = drive + (self._source.sep if rest.startswith(self._source.sep) or drive.startswith("\\\\") else "")
+        return [start, *(part for part in rest.split(self._source.sep) if part)]

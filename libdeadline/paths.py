@@ -169,13 +169,13 @@ class Grouping:
         """The group that `path` (absolute, normal) belongs to, made at need; None: a SHARED location, left out.
 
         A link that lies outside of the location that its target is in can't be named relative to that
-        location; its content goes with the group that its own name is in.
+        location; its content goes under its own name.
         """
         location = self.location_of(path)
-        if location is not None and location.type == "SHARED":
-            return None
         if location is not None and not is_within(path, absolute(location.path, flavour=self.flavour), self.flavour):
             location = None
+        if location is not None and location.type == "SHARED":
+            return None
         if location is None:
             limit = anchor(path, self.flavour)
             key = "drive:" + self.flavour.normcase(limit)
