@@ -36,7 +36,8 @@ and listeners, and takes up unfinished background work.
   None);
   `queue_limit_association` (farm_id, queue_id, limit_id, status, was);
   `queue_changed`, `queue_deleting` (farm_id, queue_id); `fleet_changed`, `fleet_deleting` (farm_id, fleet_id);
-  `farm_deleting` (farm_id); `limit_changed` (farm_id, limit_id); `budget_changed` (farm_id, queue_id, blocked, cancels);
+  `farm_deleting` (farm_id); `limit_changed` (farm_id, limit_id);
+  `budget_changed` (farm_id, queue_id, blocked, cancels);
   `rollback` (nothing, db None): a whole group was undone, memory must be read anew.
 
 An operation that has nothing to answer yet may raise `Hold(key, seconds)`: its request is undone, and runs again at

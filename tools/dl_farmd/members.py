@@ -32,7 +32,8 @@ def _associate(call: Call, scope: str) -> None:
         " identity_store_id = excluded.identity_store_id, membership_level = excluded.membership_level",
         (
             scope, own_id, params["principalId"], params["principalType"], params["identityStoreId"],
-            params["membershipLevel"], params["farmId"], params.get("queueId"), params.get("fleetId"), params.get("jobId"),
+            params["membershipLevel"], params["farmId"], params.get("queueId"), params.get("fleetId"),
+            params.get("jobId"),
         ),
     )  # fmt: skip
 

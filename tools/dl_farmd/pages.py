@@ -58,6 +58,7 @@ def read_token(call: Call, token: str, length: int) -> list[Any]:
 
     Raises: Validation.
     """
+    key: list[Any]
     try:
         name, *key = orjson.loads(urlsafe_b64decode(token.encode("ascii") + b"=" * (-len(token) % 4)))
         if name == call.operation.name and len(key) == length and all(isinstance(k, str | int | float) for k in key):

@@ -34,6 +34,12 @@ DRAIN_S = 5.0  # a request that has begun to arrive when we are told to stop may
 TOKEN_LIFE_MS = 24 * 3600 * 1000  # how long an answer is kept for its client token
 PREFIX = "/2023-10-12/"
 
+# Full, read-only or unreadable disks, locks, memory: what may be over soon, or once someone made room.
+PASSING = {
+    sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_INTERRUPT,
+}  # fmt: skip
+
 REASONS = {
     100: "Continue", 200: "OK", 201: "Created", 204: "No Content", 400: "Bad Request", 402: "Payment Required",
     403: "Forbidden", 404: "Not Found", 409: "Conflict", 411: "Length Required", 413: "Content Too Large",
@@ -203,6 +209,8 @@ class Server:
         limit = perf_counter() + GROUP_S
         db = self.farm.db
         for index, request in enumerate(group):
+            if request.held and request.connection.transport is None:
+                continue  # who waited has gone: give its work to others
             outcome = self.run_one(request)
             if self.lost:
                 # SQLite undid the whole transaction by itself (disk full, I/O error): nothing of the group was kept.
@@ -235,14 +243,7 @@ class Server:
         headers = request.headers
         try:
             principal, region, service = auth.authenticate(
-                self.farm.ring,
-                self.farm.account,
-                request.method,
-                request.path,
-                request.query,
-                headers,
-                request.body,
-                time(),
+                self.farm.ring, self.farm.account, request.method, request.path, request.query, headers, request.body
             )
             if service == "logs" or "x-amz-target" in headers:
                 return self.farm.logs.take(request, principal)
@@ -310,7 +311,7 @@ class Server:
                 farm.forget(mark)
             if isinstance(error, ServiceError):
                 raise
-            if isinstance(error, sqlite3.OperationalError):
+            if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in PASSING:
                 self.run.warn(f"{operation.name}: {error}")
                 raise Throttling("The farm's database is not available at the moment.") from None
             if isinstance(error, Exception):
