@@ -319,6 +319,8 @@ def checked(name: str, value: str) -> str:
     setting = find(name)
     if value == "":
         return value
+    if len(value.splitlines()) > 1:
+        raise Trouble(f"'{name}' takes one line, not {value!r}", statuses.DATA)
     if setting.choices:
         if value.upper() not in setting.choices:
             raise Trouble(f"'{name}' takes one of {', '.join(setting.choices)}, not '{value}'", statuses.DATA)

@@ -181,6 +181,7 @@ def test_a_mark_of_byte_order_and_foreign_line_ends_do_no_harm(path) -> None:
         ("settings.s3_max_pool_connections", "many", None),
         ("settings.s3_max_pool_connections", "-1", None),
         ("settings.s3_max_pool_connections", "\u0663", None),
+        ("settings.locale", "a\nb", None),
         ("settings.locale", "a\n# gone", None),
     ],
 )
