@@ -114,6 +114,7 @@ def test_a_monitor_that_ended_is_not_waited_for_for_ever(monkeypatch):
     from io import BytesIO
 
     from dl_tools import dl_auth
+
     from libdeadline import config
     from libdeadline.errors import Trouble
 
