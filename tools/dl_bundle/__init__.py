@@ -181,7 +181,8 @@ def resolve(bundle: str, definitions: dict[str, Definition], stored: dict[str, A
             if parameters.is_path(definition):
                 value = parameters.map_paths(definition, value, lambda path: paths.absolute(path, bundle))
         elif "default" in definition:
-            if parameters.is_path(definition) and definition["default"] and not definition.get("fromQueue"):
+            own = parameters.is_path(definition) and not definition.get("fromQueue")
+            if own and definition["default"] and parameters.is_free(definition):
                 value = parameters.default_path(bundle, name, definition)
         elif not definition.get("fromQueue"):
             raise Trouble(

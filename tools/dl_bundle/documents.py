@@ -164,6 +164,10 @@ def renamed(document: Document, name: str) -> Document:
     import yaml
 
     text = document.text
+    if document.type == "JSON":
+        quoted = json.dumps(name)
+    else:
+        quoted = yaml.safe_dump(name, default_style='"', allow_unicode=True, width=1 << 30).strip()
     try:
         loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         node = yaml.compose(text, Loader=loader)
@@ -171,7 +175,7 @@ def renamed(document: Document, name: str) -> Document:
             if key.value == "name":
                 start, end = value.start_mark.index, value.end_mark.index
                 tail = "\n" if text[start:end].endswith("\n") else ""
-                edited = text[:start] + json.dumps(name) + tail + text[end:]
+                edited = text[:start] + quoted + tail + text[end:]
                 if parse(edited, document.type) == data:
                     return document._replace(text=edited, data=data)
     except (yaml.YAMLError, ValueError, AttributeError):

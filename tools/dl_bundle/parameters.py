@@ -203,9 +203,14 @@ def is_path(definition: Definition) -> bool:
     return definition["type"] in ("PATH", "LIST[PATH]")
 
 
+def is_free(definition: Definition) -> bool:
+    """Whether any value will do, as opposed to one of a few."""
+    return "allowedValues" not in definition and "allowedValues" not in (definition.get("item") or {})
+
+
 def map_paths(definition: Definition, value: Any, change: Callable[[str], str]) -> Any:
     """A PATH or LIST[PATH] value with `change` applied to each path in it that is free and not empty."""
-    if "allowedValues" in definition or "allowedValues" in (definition.get("item") or {}):
+    if not is_free(definition):
         return value
     if isinstance(value, str) and definition["type"] == "PATH":
         return change(value) if value else value
