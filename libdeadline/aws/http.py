@@ -264,11 +264,10 @@ class Connection:
         if "chunked" in headers.get("transfer-encoding", "").lower():
             return self._chunks(), True
         if "content-length" in headers:
-            try:
-                size = int(headers["content-length"].split(",")[0])
-            except ValueError:
-                raise ConnectionTrouble("the answer's content-length is no number", passing=False) from None
-            return self._exactly(size), True
+            size = headers["content-length"].split(",")[0]
+            if not (size.isascii() and size.isdigit()):
+                raise ConnectionTrouble("the answer's content-length is no number", passing=False)
+            return self._exactly(int(size)), True
         parts = [self.read_ahead]
         self.read_ahead = b""
         while block := self.sock.recv(1 << 16):
@@ -278,10 +277,10 @@ class Connection:
     def _chunks(self) -> bytes:
         parts = []
         while True:
-            try:
-                size = int(self._line().split(b";")[0], 16)
-            except ValueError:
-                raise ConnectionTrouble("the answer is badly chunked") from None
+            digits = self._line().split(b";")[0].strip()
+            if not digits or digits.strip(b"0123456789abcdefABCDEF"):
+                raise ConnectionTrouble("the answer is badly chunked")
+            size = int(digits, 16)
             if not size:
                 break
             parts.append(self._exactly(size))

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from .model import Operation, Service, Shape
 
 SAFE = "-._~"
-LOCATED = ("uri", "querystring", "header", "headers", "statusCode")
+# What reading an answer of another shape than the model's can raise.
+UNREADABLE = (ValueError, TypeError, AttributeError, KeyError, ArithmeticError, RecursionError)
 
 
 class Request:
@@ -83,7 +84,7 @@ def result(service: Service, operation: Operation, status: int, headers: dict[st
         if lenient:
             found = {**_from_headers(operation, shape, headers), **found}
         return found if isinstance(found, dict) else {}
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+    except UNREADABLE as error:
         raise BadAnswer(f"{operation.name}: the answer can't be read: {error}") from None
 
 
@@ -100,7 +101,7 @@ def failure(
         return _query_failure(operation, status, body)
     try:
         fields = loads(body) if body else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         fields = {"message": body.decode("utf-8", "replace")}
     if not isinstance(fields, dict):
         fields = {"message": str(fields)}
@@ -116,7 +117,7 @@ def failure(
             lenient = service.metadata["protocol"] == "rest-json"
             members = _from_json(operation, shape, fields, {}, lenient)
             members = {**_from_headers(operation, shape, headers), **members}
-        except (ValueError, TypeError, AttributeError):
+        except UNREADABLE:
             members = {}
     return code, message, members
 
@@ -490,7 +491,10 @@ def _query_failure(operation: Operation, status: int, body: bytes) -> tuple[str,
     code = texts.get("Code", str(status))
     members: dict[str, Any] = {}
     if code in operation.errors:
-        members = _from_xml(operation, operation.shapes[operation.errors[code]], error, {})
+        try:
+            members = _from_xml(operation, operation.shapes[operation.errors[code]], error, {})
+        except UNREADABLE:
+            members = {}
     return code, texts.get("Message", ""), members
 
 

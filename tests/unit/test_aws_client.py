@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from time import gmtime, monotonic, strftime, time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scripted_server import CERTIFICATE, FARMS, HANG, KEY, Server, answer, refusal
 
 from libdeadline import aws, config, sigv4
@@ -706,3 +708,29 @@ def test_importing_and_calling_loads_no_sdk(serve, monkeypatch, tmp_path):
     assert done.stdout == "1\n[]\n"
     assert (tmp_path / ".cache" / "deadline-tools").is_dir()
     assert model.service("deadline")
+
+
+PARTS = [
+    b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 204 x\r\n", b"HTTP/1.0 200 OK\r\n", b"HTTP/2 200\r\n", b"HTTP/1.1 100 x\r\n\r\n",
+    b"content-length: 3\r\n", b"content-length: -1\r\n", b"content-length: x\r\n", b"transfer-encoding: chunked\r\n",
+    b"connection: close\r\n", b"\r\n", b"3\r\n", b"abc", b"0\r\n\r\n", b"fffffffff\r\n", b": \r\n", b"-5\r\n",
+    b"\xff\n",
+]  # fmt: skip
+
+
+@settings(max_examples=1000)
+@given(st.lists(st.sampled_from(PARTS), max_size=9).map(lambda parts: [PARTS[0], *parts] if len(parts) % 4 else parts))
+def test_no_bytes_break_the_reader(parts):
+    """Whatever a server sends before it closes, there is an answer or a ConnectionTrouble."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"".join(parts))
+        theirs.shutdown(socket.SHUT_WR)
+        connection = http.Connection(ours)
+        try:
+            found, reusable = connection.exchange("GET", "/", {"host": "x"}, b"")
+        except http.ConnectionTrouble:
+            return
+        assert 200 <= found.status < 1000 and isinstance(found.body, bytes)
+        if "content-length" in found.headers and "chunked" not in found.headers.get("transfer-encoding", ""):
+            assert found.status == 204 or len(found.body) == int(found.headers["content-length"].split(",")[0])

@@ -17,6 +17,8 @@ from botocore.exceptions import ParamValidationError
 from botocore.parsers import create_parser
 from botocore.serialize import create_serializer
 from botocore.validate import ParamValidator
+from hypothesis import given
+from hypothesis import strategies as st
 
 from libdeadline import sigv4
 from libdeadline.aws import model, protocol
@@ -406,3 +408,54 @@ def test_the_cache_holds_what_the_model_says_and_survives_damage(tmp_path, monke
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     monkeypatch.setattr(model, "_services", {})
     assert model.service("deadline").operation("GetFarm").uri == first.operation("GetFarm").uri
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["farms", "farmId", "createdAt", "message", "Message", "__type", "code", "reason",
+                             "fieldList", "context", "nextToken", "jobs", "events", "credentials", "x"]),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(
+    st.sampled_from([("deadline", "ListFarms"), ("deadline", "GetJob"), ("deadline", "AssumeQueueRoleForUser"),
+                     ("logs", "GetLogEvents"), ("sts", "GetCallerIdentity")]),
+    JSON.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=60),
+    st.sampled_from([400, 403, 404, 429, 500, 503]),
+)  # fmt: skip
+def test_no_answer_breaks_the_reader(which, body, status):
+    service = ours(which[0])
+    operation = service.operation(which[1])
+    try:
+        assert isinstance(protocol.result(service, operation, 200, {}, body), dict)
+    except protocol.BadAnswer:
+        pass
+    code, message, members = protocol.failure(service, operation, status, {"retry-after": "soon"}, body)
+    assert isinstance(code, str) and isinstance(message, str) and isinstance(members, dict)
+
+
+def test_an_answer_nested_too_deep():
+    service = ours("deadline")
+    body = b"[" * 100_000
+    with pytest.raises(protocol.BadAnswer):
+        protocol.result(service, service.operation("ListFarms"), 200, {}, body)
+    assert protocol.failure(service, service.operation("ListFarms"), 400, {}, body)[0] == "400"
+
+
+@given(
+    st.datetimes(datetime(1970, 1, 2), datetime(2100, 1, 1), timezones=st.just(UTC) | st.none()),
+    st.sampled_from(["iso8601", "unixTimestamp", "rfc822"]),
+)
+def test_times_go_out_as_botocore_writes_them(moment, time_format):
+    theirs = create_serializer("rest-json", include_validation=False)._convert_timestamp_to_str(moment, time_format)
+    assert protocol._time_text(moment, time_format) == theirs
+    back = protocol.parsed_time(theirs)
+    assert abs(back - (moment if moment.tzinfo else moment.replace(tzinfo=UTC))) < timedelta(seconds=1)
