@@ -675,7 +675,7 @@ class S3:
         if if_absent:
             headers += (("if-none-match", "*"),)
         if metadata:
-            headers += tuple((f"x-amz-meta-{name}", value) for name, value in metadata.items())
+            headers += tuple((f"x-amz-meta-{name.lower()}", value) for name, value in metadata.items())
         expect = (200, 201, 204, 412) if if_absent else (200, 201, 204)
         return self._request("store", "PUT", key, headers=headers, body=body, part=part, expect=expect).status != 412
 

@@ -8,6 +8,8 @@ connection is reset after so many bytes of the request's body were read.
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import socket
 import struct
@@ -16,7 +18,8 @@ from base64 import b64decode
 from collections.abc import Callable
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from time import strftime
+from pathlib import Path
+from time import gmtime, strftime
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from xml.sax.saxutils import escape
@@ -271,12 +274,14 @@ class _Handler(BaseHTTPRequestHandler):
         page, more = keys[: bucket.page], len(keys) > bucket.page
         rows = "".join(
             f"<Contents><Key>{quote(key)}</Key><LastModified>"
-            f"{strftime('%Y-%m-%dT%H:%M:%S.000Z', __import__('time').gmtime(bucket.objects[key].modified))}"
+            f"{strftime('%Y-%m-%dT%H:%M:%S.000Z', gmtime(bucket.objects[key].modified))}"
             f"</LastModified><Size>{len(bucket.objects[key].data)}</Size></Contents>"
             for key in page
         )
         token = f"<NextContinuationToken>{escape(page[-1])}</NextContinuationToken>" if more else ""
         common = "".join(f"<CommonPrefixes><Prefix>{quote(each)}</Prefix></CommonPrefixes>" for each in prefixes)
+        if query.get("continuation-token"):
+            common = ""  # told on the first page
         self.reply(200, f"<ListBucketResult>{rows}{common}{token}</ListBucketResult>".encode())
 
     def do_it_delete(self, request: Request, body: bytes) -> None:
@@ -285,3 +290,17 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.bucket.objects.pop(request.key, None)
         self.reply(204)
+
+
+def records(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its relative path."""
+    found = {}
+    for at, _, names in os.walk(folder):
+        for name in names:
+            path = Path(at) / name
+            found[str(path.relative_to(folder))] = path.read_bytes()
+    return found

@@ -1,0 +1,316 @@
+"""The byte path against a server that fails in every way that servers fail."""
+
+from __future__ import annotations
+
+import os
+import threading
+from calendar import timegm
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic, strptime, time
+from typing import Any
+
+import pytest
+from fake_s3 import Bucket, Keys, Request
+from xxhash import xxh3_128_hexdigest
+
+from libdeadline import statuses
+from libdeadline.s3 import S3, Changed, S3Error, Stopping
+
+DATA = bytes(range(256)) * 2000  # 512,000 bytes: larger than every buffer on the way
+HASH = xxh3_128_hexdigest(DATA)
+FAULTS = {
+    "500": ("status", 500, "InternalError", "oops"),
+    "503": ("status", 503, "SlowDown", "slower"),
+    "429": ("status", 429, "TooManyRequests", "slower"),
+    "400 that passes": ("status", 400, "RequestTimeout", "too slow"),
+    "closed": ("close",),
+    "reset": ("drop", 1000),
+    "stalled": ("stall", 2.0),
+}
+
+
+def client(bucket: Bucket, **options: Any) -> S3:
+    options = {"stall_s": 0.5, "retry_s": 20.0, **options}
+    return S3(bucket.endpoint, "us-west-2", lambda: bucket.keys[0], "bench", owner="123456789012", **options)
+
+
+def first_only(count: int, fault: tuple[Any, ...], method: str = "") -> Callable[[Request], tuple[Any, ...] | None]:
+    """A plan by which the first `count` requests (of a method) fail."""
+    left = [count]
+    lock = threading.Lock()
+
+    def plan(request: Request) -> tuple[Any, ...] | None:
+        with lock:
+            if method in ("", request.method) and left[0]:
+                left[0] -= 1
+                return fault
+        return None
+
+    return plan
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "file"
+    path.write_bytes(DATA)
+    return path
+
+
+def put_file(s3: S3, file: Path, hash: str = HASH, size: int = len(DATA)) -> bool:
+    with open(file, "rb") as opened:
+        return s3.put_file("d/x", opened.fileno(), size, hash=hash)
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_passing_failures_are_endured(bucket: Bucket, file: Path, fault: tuple[Any, ...]) -> None:
+    s3 = client(bucket)
+    for action in (
+        lambda: s3.head("d/x"),
+        lambda: s3.put("d/x", DATA, hash=HASH),
+        lambda: put_file(s3, file),
+        lambda: s3.get("d/x"),
+        lambda: list(s3.pages("d/")),
+    ):
+        bucket.plan = first_only(2, fault)
+        began = len(bucket.requests)
+        result = action()
+        assert len(bucket.requests) - began == 3
+    assert bucket.objects["d/x"].data == DATA
+    assert result[0].found[0].size == len(DATA)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100_000, len(DATA) - 1])
+def test_a_body_cut_short_goes_on_where_it_stopped(bucket: Bucket, cut: int) -> None:
+    bucket.put("d/x", DATA)
+    bucket.plan = first_only(1, ("cut", cut))
+    got = client(bucket).get("d/x")
+    assert got is not None and got.data == DATA
+    ranges = [each.headers.get("range") for each in bucket.requests]
+    assert ranges == [None, f"bytes={cut}-" if cut else None]
+
+
+def test_an_object_replaced_while_it_is_read_is_not_mixed(bucket: Bucket) -> None:
+    bucket.put("d/x", DATA)
+
+    def plan(request: Request) -> tuple[Any, ...] | None:
+        if "range" in request.headers:
+            bucket.put("d/x", DATA[::-1])
+            return None
+        return ("cut", 5000)
+
+    bucket.plan = plan
+    with pytest.raises(Changed):
+        client(bucket).get("d/x")
+
+
+@pytest.mark.parametrize(
+    ("action", "permission"),
+    [
+        (lambda s3: s3.put("d/x", b"1"), "s3:PutObject"),
+        (lambda s3: s3.get("d/x"), "s3:GetObject"),
+        (lambda s3: list(s3.pages("d/")), "s3:ListBucket"),
+    ],
+)
+def test_a_refusal_is_not_retried_and_names_the_permission(
+    bucket: Bucket, action: Callable[[S3], Any], permission: str
+) -> None:
+    bucket.plan = lambda request: ("status", 403, "AccessDenied", "no")
+    with pytest.raises(S3Error) as error:
+        action(client(bucket))
+    assert len(bucket.requests) == 1
+    assert error.value.status == statuses.NOT_ALLOWED
+    assert permission in error.value.message
+    assert "\n" not in error.value.message
+
+
+def test_a_head_that_is_refused_learns_the_reason(bucket: Bucket) -> None:
+    bucket.plan = lambda request: ("status", 403, "AccessDenied", "kms:Decrypt is missing")
+    with pytest.raises(S3Error, match="kms:Decrypt"):
+        client(bucket).head("d/x")
+    assert [each.method for each in bucket.requests] == ["HEAD", "GET"]
+
+
+def test_a_service_that_keeps_failing_is_given_up_within_the_budget(bucket: Bucket) -> None:
+    bucket.plan = lambda request: ("status", 500, "InternalError", "oops")
+    began = monotonic()
+    with pytest.raises(S3Error) as error:
+        client(bucket, retry_s=0.5).get("d/x")
+    assert monotonic() - began < 5
+    assert error.value.status == statuses.TRY_AGAIN
+    assert len(bucket.requests) > 2
+
+
+def test_silence_is_given_up_and_said(bucket: Bucket) -> None:
+    bucket.plan = lambda request: ("stall", 3.0)
+    s3 = client(bucket, retry_s=0.3, stall_s=0.3)
+    s3.quickest_s = 0.1  # it has answered before
+    began = monotonic()
+    with pytest.raises(S3Error, match=r"not a byte within 0\.3 s") as error:
+        s3.get("d/x")
+    assert monotonic() - began < 2.5
+    assert error.value.status == statuses.UNAVAILABLE
+    assert len(bucket.requests) == 2  # a stall alone uses up the budget, and is still tried once more
+
+
+def test_nobody_there_is_soon_told(bucket: Bucket) -> None:
+    s3 = S3("http://127.0.0.1:9", "us-west-2", Keys, "bench")
+    began = monotonic()
+    with pytest.raises(S3Error) as error:
+        s3.head("x")
+    assert monotonic() - began < 10
+    assert error.value.status == statuses.UNAVAILABLE
+
+
+def test_expired_credentials_are_replaced_in_flight(bucket: Bucket) -> None:
+    s3 = client(bucket)
+    assert s3.put("d/1", b"1")
+    bucket.keys[:] = [Keys("AKIANEW", "other", "another")]
+    assert s3.put("d/2", b"2")
+    assert set(bucket.objects) == {"d/1", "d/2"}
+
+
+def test_credentials_that_stay_expired_are_an_error(bucket: Bucket) -> None:
+    s3 = S3(bucket.endpoint, "us-west-2", lambda: Keys("AKIAOLD"), "bench")
+    with pytest.raises(S3Error, match="expired") as error:
+        s3.put("d/1", b"1")
+    assert error.value.status == statuses.NOT_ALLOWED
+    assert len(bucket.requests) == 2
+
+
+def test_a_wrong_clock_is_corrected(bucket: Bucket) -> None:
+    def plan(request: Request) -> tuple[Any, ...] | None:
+        made = timegm(strptime(request.headers["x-amz-date"], "%Y%m%dT%H%M%SZ"))
+        return None if abs(made - time()) < 900 else ("status", 403, "RequestTimeTooSkewed", "clock")
+
+    bucket.plan = plan
+    s3 = client(bucket)
+    s3._skew = -7200.0
+    assert s3.put("d/1", b"1")
+    assert s3.put("d/2", b"2")
+    assert len(bucket.requests) == 3  # corrected once, for good
+
+
+def test_the_right_region_is_learned(bucket: Bucket) -> None:
+    def plan(request: Request) -> tuple[Any, ...] | None:
+        if "/us-west-2/s3/" in request.headers["authorization"]:
+            headers = {"x-amz-bucket-region": "eu-west-1"}
+            return ("status", 400, "AuthorizationHeaderMalformed", "wrong region", headers)
+        return None
+
+    bucket.plan = plan
+    s3 = client(bucket)
+    assert s3.put("d/1", b"1") and s3.put("d/2", b"2")
+    assert s3.region == "eu-west-1"
+    assert len(bucket.requests) == 3
+
+
+def test_content_that_is_not_its_hash_is_never_stored(bucket: Bucket, file: Path) -> None:
+    s3 = client(bucket)
+    s3.head("x")  # so that it knows what server this is
+    with pytest.raises(Changed):
+        put_file(s3, file, xxh3_128_hexdigest(b"other"))
+    assert not bucket.objects
+    assert put_file(s3, file)  # and the next request works
+
+
+def test_a_file_that_shrank_is_never_stored(bucket: Bucket, file: Path) -> None:
+    s3 = client(bucket)
+    s3.head("x")
+    os.truncate(file, 1000)
+    with pytest.raises(Changed):
+        put_file(s3, file)
+    assert not bucket.objects
+
+
+def test_parts(bucket: Bucket, file: Path) -> None:
+    s3 = client(bucket)
+    upload_id = s3.create_multipart("d/x")
+    parts = []
+    with open(file, "rb") as opened:
+        for number, start in enumerate(range(0, len(DATA), 200_000), 1):
+            piece = DATA[start : start + 200_000]
+            hash = xxh3_128_hexdigest(piece)
+            bucket.plan = first_only(1, ("drop", 100_000))
+            etag = s3.put_part("d/x", upload_id, number, opened.fileno(), start, len(piece), hash)
+            parts.append((number, etag, hash))
+        with pytest.raises(Changed):
+            s3.put_part("d/x", upload_id, 9, opened.fileno(), 0, 100, xxh3_128_hexdigest(b"?"))
+    assert s3.complete_multipart("d/x", upload_id, parts)
+    assert bucket.objects["d/x"].data == DATA
+    assert not bucket.uploads
+
+
+def test_present_objects_are_not_written_again(bucket: Bucket) -> None:
+    s3 = client(bucket)
+    assert s3.put("d/x", b"1", if_absent=True) is True
+    assert s3.put("d/x", b"2", if_absent=True) is False
+    assert bucket.objects["d/x"].data == b"1"
+
+
+def test_listing_goes_through_all_pages() -> None:
+    with Bucket(page=7) as bucket:
+        names = {f"p/{index:03} é&<+%.x" for index in range(50)}
+        for name in names:
+            bucket.put(name, b"12345")
+        s3 = client(bucket)
+        found = [each for page in s3.pages("p/") for each in page.found]
+        assert {each.key for each in found} == names
+        assert {each.size for each in found} == {5}
+        after = [each.key for page in s3.pages("p/", after="p/040") for each in page.found]
+        assert len(after) == 10
+        bucket.put("p/sub/1", b"")
+        assert [each for page in s3.pages("p/", delimiter="/") for each in page.prefixes] == ["p/sub/"]
+
+
+def test_metadata_and_odd_keys_survive(bucket: Bucket) -> None:
+    s3 = client(bucket)
+    key = "a b/+é%'()*!~/x"
+    s3.put(key, b"1", metadata={"asset-root": "/proj", "Upper": "v"})
+    got = s3.get(key)
+    assert got is not None and got.metadata == {"asset-root": "/proj", "upper": "v"}
+    assert key in bucket.objects
+
+
+def test_the_owner_and_the_token_are_signed(one_bucket: Bucket) -> None:
+    client(one_bucket).put("d/x", b"1", hash=xxh3_128_hexdigest(b"1"))
+    headers = one_bucket.requests[0].headers
+    signed = headers["authorization"].split("SignedHeaders=")[1].split(",")[0].split(";")
+    assert {"x-amz-expected-bucket-owner", "x-amz-checksum-xxhash128", "x-amz-security-token"} <= set(signed)
+    assert headers["x-amz-expected-bucket-owner"] == "123456789012"
+
+
+def test_stop_ends_a_request_at_once(bucket: Bucket) -> None:
+    reached = threading.Event()
+
+    def plan(request: Request) -> tuple[Any, ...]:
+        reached.set()
+        return ("stall", 5.0)
+
+    bucket.plan = plan
+    s3 = client(bucket, stall_s=60.0)
+    result: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            s3.get("d/x")
+        except BaseException as error:
+            result.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert reached.wait(5)
+    s3.stop()
+    thread.join(2)
+    assert not thread.is_alive()
+    assert isinstance(result[0], Stopping)
+    with pytest.raises(Stopping):
+        s3.head("x")
+
+
+def test_the_rate_is_limited(one_bucket: Bucket) -> None:
+    s3 = client(one_bucket, bytes_per_s=1_000_000)
+    began = monotonic()
+    for _ in range(3):
+        s3.put("d/x", DATA[:250_000])
+    assert monotonic() - began > 0.4  # the last may be on its way when the others' time is over

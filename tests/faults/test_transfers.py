@@ -1,0 +1,515 @@
+"""dl-upload and dl-download as commands, against a server that fails and files that change."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Shell
+from fake_s3 import Bucket, Keys, Request, records, tree
+from xxhash import xxh3_128_hexdigest
+
+URI = "--s3-root-uri=s3://bench/p"
+QUICK = ("--retry-for=20", "--stall=1")
+LARGE = 33 << 20  # sent in parts, three of them
+
+
+def make_tree(folder: Path, count: int = 60, seed: int = 1) -> dict[str, bytes]:
+    """Files of many sizes, some alike, some empty, with odd names."""
+    dice = random.Random(seed)
+    for index in range(count):
+        size = dice.choice([0, 1, 3000, 131_072, 131_073, 300_000])
+        content = dice.randbytes(size) if index % 4 else b"the same"
+        path = (
+            folder / f"d{index % 5}" / dice.choice(["plain", "sp ace", "ünï", "q\"uo'te", "new\nline"]) / f"{index}.x"
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return tree(folder)
+
+
+def hashed(folder: Path, *names: str) -> str:
+    """The stream that dl-hash makes of a folder."""
+    rows: list[dict[str, Any]] = [{"type": "root", "root": str(folder), "root_path_format": "posix"}]
+    for name in names or sorted(tree(folder)):
+        about = (folder / name).stat()
+        hash = xxh3_128_hexdigest((folder / name).read_bytes())
+        rows.append({
+            "type": "file", "path": name, "root": str(folder), "size": about.st_size,
+            "mtime": about.st_mtime_ns // 1000, "hash": hash, "hash_alg": "xxh128",
+        })  # fmt: skip
+    rows.append({"type": "end", "tool": "dl-hash", "ok": True})
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def manifest_of(folder: Path, where: Path) -> Path:
+    entries = []
+    for name, content in sorted(tree(folder).items(), key=lambda item: item[0].encode("utf-16-be")):
+        mtime = (folder / name).stat().st_mtime_ns // 1000
+        entries.append({"hash": xxh3_128_hexdigest(content), "mtime": mtime, "path": name, "size": len(content)})
+    document = {"hashAlg": "xxh128", "manifestVersion": "2023-03-03", "paths": entries, "totalSize": 0}
+    where.write_text(json.dumps(document, separators=(",", ":")))
+    return where
+
+
+def assert_true_to_keys(bucket: Bucket) -> None:
+    """What the bucket holds under a hash hashes to it."""
+    for key, found in bucket.objects.items():
+        if "/Data/" in key:
+            assert key == f"p/Data/{xxh3_128_hexdigest(found.data)}.xxh128"
+
+
+def mayhem(seed: int, share: float) -> Any:
+    """A plan by which a share of all requests fails, in every way."""
+    dice = random.Random(seed)
+    lock = threading.Lock()
+
+    def plan(request: Request) -> tuple[Any, ...] | None:
+        with lock:
+            if dice.random() >= share:
+                return None
+            kind = dice.choice(["500", "503", "close", "drop", "cut", "corrupt", "stall"])
+            amount = dice.randrange(1, 200_000)
+        return {
+            "500": ("status", 500, "InternalError", "oops"),
+            "503": ("status", 503, "SlowDown", "slower"),
+            "close": ("close",),
+            "drop": ("drop", amount),
+            "cut": ("cut", amount),
+            "corrupt": ("corrupt",) if request.method == "GET" and "/Data/" in request.key else None,
+            "stall": ("stall", 1.5) if amount < 20_000 else None,
+        }[kind]
+
+    return plan
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_there_and_back_through_mayhem(bucket: Bucket, shell: Shell, tmp_path: Path, seed: int) -> None:
+    source = tmp_path / "source"
+    files = make_tree(source, seed=seed)
+    bucket.plan = mayhem(seed, 0.15)
+    up = shell.run(bucket, "dl-upload", URI, *QUICK, text=hashed(source))
+    assert up.returncode == 0, up.stderr
+    assert_true_to_keys(bucket)
+    assert {xxh3_128_hexdigest(each) for each in files.values()} == {key[7:39] for key in bucket.objects}
+    end = records(up.stdout)[-1]
+    assert end["new"] == len(bucket.objects)
+    assert end["new"] + end["present"] == len(files)
+    paths = [row["path"] for row in records(up.stdout) if row["type"] == "file"]
+    assert paths == sorted(files)
+    bucket.plan = mayhem(seed + 10, 0.15)
+    manifest = manifest_of(source, tmp_path / "m")
+    target = tmp_path / "target"
+    down = shell.run(bucket, "dl-download", URI, *QUICK, f"--manifest={manifest}", f"--to={target}")
+    assert down.returncode == 0, down.stderr
+    assert tree(target) == files
+    for name in files:
+        assert (target / name).stat().st_mtime_ns // 1000 == (source / name).stat().st_mtime_ns // 1000
+
+
+def test_each_content_is_sent_once_and_not_again(one_bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    files = make_tree(source)
+    stream = hashed(source)
+    assert shell.run(one_bucket, "dl-upload", URI, text=stream).returncode == 0
+    distinct = len({xxh3_128_hexdigest(each) for each in files.values()})
+    assert one_bucket.count("PUT") == distinct
+    one_bucket.requests.clear()
+    again = shell.run(one_bucket, "dl-upload", URI, text=stream)
+    assert {row["upload"] for row in records(again.stdout) if row["type"] == "file"} == {"present"}
+    assert 0 < len(one_bucket.requests) < distinct  # the check cache was believed, but not blindly
+    one_bucket.requests.clear()
+    asked = shell.run(one_bucket, "dl-upload", URI, "--force-s3-check", text=stream)
+    assert asked.returncode == 0
+    assert one_bucket.count("HEAD") == distinct
+    assert one_bucket.count("PUT") == 0
+
+
+def test_a_check_cache_that_lies_is_found_out(one_bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    make_tree(source)
+    stream = hashed(source)
+    assert shell.run(one_bucket, "dl-upload", URI, text=stream).returncode == 0
+    stored = dict(one_bucket.objects)
+    one_bucket.objects.clear()
+    again = shell.run(one_bucket, "dl-upload", URI, text=stream)
+    assert again.returncode == 0, again.stderr
+    assert one_bucket.objects.keys() == stored.keys()
+
+
+def test_a_cache_that_is_no_database_does_no_harm(one_bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
+    make_tree(tmp_path / "source", 5)
+    cache = shell.home / ".deadline" / "cache"
+    cache.mkdir(parents=True)
+    (cache / "stored.sqlite").write_bytes(b"this is no database" * 1000)
+    done = shell.run(one_bucket, "dl-upload", URI, text=hashed(tmp_path / "source"))
+    assert done.returncode == 0, done.stderr
+
+
+def test_many_contents_are_looked_for_by_listing(shell: Shell, tmp_path: Path) -> None:
+    with Bucket(page=1000) as bucket:
+        for index in range(3000):
+            content = f"old {index}".encode()
+            bucket.put(f"p/Data/{xxh3_128_hexdigest(content)}.xxh128", content)
+        source = tmp_path / "source"
+        source.mkdir()
+        for index in range(2900, 3500):
+            (source / f"{index:05}").write_bytes(f"old {index}".encode())
+        done = shell.run(bucket, "dl-upload", URI, "--jobs=2", text=hashed(source))
+        assert done.returncode == 0, done.stderr
+        outcomes = [row["upload"] for row in records(done.stdout) if row["type"] == "file"]
+        assert outcomes == ["present"] * 100 + ["new"] * 500
+        assert bucket.count("GET", **{"list-type": "2"}) >= 3
+        assert bucket.count("HEAD") < 600
+        assert_true_to_keys(bucket)
+
+
+def test_a_listing_that_is_refused_is_done_without(shell: Shell, tmp_path: Path) -> None:
+    with Bucket() as bucket:
+        bucket.plan = lambda request: None if request.key else ("status", 403, "AccessDenied", "no listing")
+        source = tmp_path / "source"
+        make_tree(source, 200)
+        done = shell.run(bucket, "dl-upload", URI, text=hashed(source))
+        assert done.returncode == 0, done.stderr
+        assert_true_to_keys(bucket)
+
+
+def test_an_object_of_the_wrong_size_is_replaced(one_bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a").write_bytes(b"right")
+    key = f"p/Data/{xxh3_128_hexdigest(b'right')}.xxh128"
+    one_bucket.put(key, b"")
+    done = shell.run(one_bucket, "dl-upload", URI, text=hashed(source))
+    assert done.returncode == 0
+    assert one_bucket.objects[key].data == b"right"
+
+
+@pytest.mark.parametrize("size", [10, 200_000, LARGE], ids=["small", "medium", "large"])
+@pytest.mark.parametrize("change", ["rewritten", "grown", "shrunk", "deleted", "folder"])
+def test_a_file_that_changed_is_reported_and_not_stored(
+    bucket: Bucket, shell: Shell, tmp_path: Path, size: int, change: str
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "good").write_bytes(b"good")
+    bad = source / "bad"
+    bad.write_bytes(b"x" * size)
+    stream = hashed(source)
+    if change == "rewritten":
+        about = bad.stat()
+        with open(bad, "r+b") as file:
+            file.seek(size // 2)
+            file.write(b"y")
+        os.utime(bad, ns=(about.st_atime_ns, about.st_mtime_ns))
+    elif change == "grown":
+        with open(bad, "ab") as file:
+            file.write(b"y")
+    elif change == "shrunk":
+        os.truncate(bad, size - 1)
+    else:
+        bad.unlink()
+        if change == "folder":
+            bad.mkdir()
+    done = shell.run(bucket, "dl-upload", URI, text=stream)
+    assert done.returncode in (66, 75), done.stderr
+    assert len(done.stderr.splitlines()) == 1 and "bad" in done.stderr
+    end = records(done.stdout)[-1]
+    assert end["ok"] is False and end["new"] == 1 and end["failed"] == 1
+    assert [found.data for found in bucket.objects.values()] == [b"good"]
+    assert not bucket.uploads
+
+
+def test_the_twin_of_a_changed_file_is_stored(bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a").write_bytes(b"twin")
+    (source / "b").write_bytes(b"twin")
+    stream = hashed(source)
+    (source / "a").write_bytes(b"else")
+    done = shell.run(bucket, "dl-upload", URI, text=stream)
+    assert done.returncode == 75
+    assert [found.data for found in bucket.objects.values()] == [b"twin"]
+
+
+def test_manifests_come_last_and_only_when_all_is_well(bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    make_tree(source, 20)
+    manifest = manifest_of(source, tmp_path / "m")
+    row = {"type": "manifest", "root": str(source), "root_path_format": "posix", "path": str(manifest)}
+    lines = hashed(source).splitlines(keepends=True)
+    ids = ("--farm-id=farm-1", "--queue-id=queue-2")
+
+    def stream(*, end: str) -> str:
+        # The manifest first: it must still be stored last.
+        return json.dumps(row) + "\n" + "".join(lines[:-1]) + end
+
+    cut = shell.run(bucket, "dl-upload", URI, *ids, text=stream(end=""))
+    assert cut.returncode == 65
+    failed = shell.run(bucket, "dl-upload", URI, *ids, text=stream(end='{"type":"end","tool":"x","ok":false}\n'))
+    assert failed.returncode == 65
+    assert not [key for key in bucket.objects if "Manifests" in key]
+    bucket.requests.clear()
+    done = shell.run(bucket, "dl-upload", URI, *ids, text=stream(end=lines[-1]))
+    assert done.returncode == 0, done.stderr
+    last = bucket.requests[-1]
+    name = xxh3_128_hexdigest(str(source).encode())
+    assert last.method == "PUT" and last.key.startswith("p/Manifests/farm-1/queue-2/Inputs/")
+    assert last.key.endswith(f"/{name}_input")
+    assert bucket.objects[last.key].data == manifest.read_bytes()
+    out = [each for each in records(done.stdout) if each["type"] == "manifest"][0]
+    assert f"p/Manifests/{out['manifest_path']}" == last.key
+    assert out["hash"] == xxh3_128_hexdigest(manifest.read_bytes())
+
+
+def test_output_manifests_have_their_key_and_metadata(one_bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a").write_bytes(b"a")
+    manifest = manifest_of(source, tmp_path / "m")
+    for root, location in (("/proj", None), ("/pröj", "Loc")):
+        row = {"type": "manifest", "root": root, "path": str(manifest)}
+        if location:
+            row["file_system_location_name"] = location
+        text = json.dumps(row) + '\n{"type":"end","tool":"x","ok":true}\n'
+        done = shell.run(
+            one_bucket, "dl-upload", URI, "--farm-id=f", "--queue-id=q", "--output", "--job-id=j", "--step-id=s",
+            "--task-id=t", "--session-action-id=sa-1", "--session-action-start-time=1700000000.1", text=text,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        name = xxh3_128_hexdigest(((location or "") + root).encode())
+        key = f"p/Manifests/f/q/j/s/t/2023-11-14T22:13:20.099999Z_sa-1/{name}_output"
+        metadata = one_bucket.objects[key].metadata
+        if location:
+            assert metadata == {
+                "asset-root": '"/pr\\u00f6j"', "asset-root-json": '"/pr\\u00f6j"', "file-system-location-name": "Loc",
+            }  # fmt: skip
+        else:
+            assert metadata == {"asset-root": "/proj"}
+
+
+def large_file(folder: Path) -> Path:
+    folder.mkdir()
+    path = folder / "large"
+    path.write_bytes(random.Random(5).randbytes(LARGE))
+    return path
+
+
+def test_a_killed_upload_goes_on_with_its_parts(one_bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    path = large_file(source)
+    stream = hashed(source)
+    stored = threading.Event()
+
+    def plan(request: Request) -> tuple[Any, ...] | None:
+        if request.query.get("partNumber") == "3":
+            stored.wait(10)
+            return ("stall", 30)
+        return None
+
+    one_bucket.plan = plan
+    process = shell.start(one_bucket, "dl-upload", URI, stdin=-1)
+    assert process.stdin is not None
+    process.stdin.write(stream)
+    process.stdin.close()
+    journals = shell.home / ".deadline" / "cache" / "uploads"
+    wait_for(lambda: journals.is_dir() and [each for each in journals.iterdir() if each.read_text().count("\n") == 3])
+    stored.set()
+    process.kill()
+    process.wait()
+    one_bucket.plan = lambda request: None
+    one_bucket.requests.clear()
+    done = shell.run(one_bucket, "dl-upload", URI, text=stream)
+    assert done.returncode == 0, done.stderr
+    sent = [each.query["partNumber"] for each in one_bucket.requests if "partNumber" in each.query]
+    assert sent == ["3"]
+    assert one_bucket.objects[f"p/Data/{xxh3_128_hexdigest(path.read_bytes())}.xxh128"].data == path.read_bytes()
+    assert not one_bucket.uploads
+    assert not list(journals.iterdir())
+
+
+def test_an_upload_that_was_cleared_away_starts_anew(one_bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    path = large_file(source)
+    stream = hashed(source)
+    one_bucket.plan = lambda request: ("status", 403, "AccessDenied", "") if "partNumber" in request.query else None
+    assert shell.run(one_bucket, "dl-upload", URI, text=stream).returncode == 77
+    one_bucket.plan = lambda request: None
+    one_bucket.uploads.clear()
+    done = shell.run(one_bucket, "dl-upload", URI, text=stream)
+    assert done.returncode == 0, done.stderr
+    assert [found.data for found in one_bucket.objects.values()] == [path.read_bytes()]
+
+
+def test_a_stopped_upload_is_aborted(one_bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    large_file(source)
+    reached = threading.Event()
+
+    def plan(request: Request) -> tuple[Any, ...] | None:
+        if "partNumber" in request.query:
+            reached.set()
+            return ("stall", 30)
+        return None
+
+    one_bucket.plan = plan
+    process = shell.start(one_bucket, "dl-upload", URI, stdin=-1)
+    assert process.stdin is not None
+    process.stdin.write(hashed(source))
+    process.stdin.close()
+    assert reached.wait(10)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(15) == 128 + signal.SIGTERM
+    assert process.stdout is not None
+    assert records(process.stdout.read())[-1]["ok"] is False
+    assert not one_bucket.uploads
+    assert not one_bucket.objects
+
+
+def test_a_content_that_is_wrong_in_the_store_is_never_put_in_place(
+    one_bucket: Bucket, shell: Shell, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    for name, content in (("a", b"right"), ("b", b"also right")):
+        (source / name).write_bytes(content)
+        one_bucket.put(f"p/Data/{xxh3_128_hexdigest(content)}.xxh128", content)
+    wrong = f"p/Data/{xxh3_128_hexdigest(b'right')}.xxh128"
+    manifest = manifest_of(source, tmp_path / "m")
+    for content in (b"wrong", b"wrong and longer", b""):
+        one_bucket.put(wrong, content)
+        done = shell.run(one_bucket, "dl-download", URI, f"--manifest={manifest}", f"--to={target}")
+        assert done.returncode == 65
+        assert len(done.stderr.splitlines()) == 1
+        assert tree(target) == {"b": b"also right"}
+    del one_bucket.objects[wrong]
+    gone = shell.run(one_bucket, "dl-download", URI, f"--manifest={manifest}", f"--to={target}")
+    assert gone.returncode == 66
+    one_bucket.put(wrong.removesuffix(".xxh128"), b"right")  # as very early submitters named it
+    legacy = shell.run(one_bucket, "dl-download", URI, f"--manifest={manifest}", f"--to={target}")
+    assert legacy.returncode == 0, legacy.stderr
+    assert tree(target) == {"a": b"right", "b": b"also right"}
+
+
+def test_a_killed_download_leaves_nothing_behind_after_the_next(
+    one_bucket: Bucket, shell: Shell, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    large_file(source)
+    files = {**make_tree(source, 40), **tree(source)}
+    for content in files.values():
+        one_bucket.put(f"p/Data/{xxh3_128_hexdigest(content)}.xxh128", content)
+    manifest = manifest_of(source, tmp_path / "m")
+    words = ("dl-download", URI, f"--manifest={manifest}", f"--to={target}")
+    dice = random.Random(3)
+    for _ in range(6):
+        reached = threading.Event()
+        left = [dice.randrange(1, 30)]
+
+        def plan(request: Request, left: list[int] = left, reached: threading.Event = reached) -> Any:
+            left[0] -= 1
+            if left[0] > 0:
+                return None
+            reached.set()
+            return ("stall", 5)
+
+        one_bucket.plan = plan
+        process = shell.start(one_bucket, *words)
+        wait_for(lambda reached=reached, process=process: reached.is_set() or process.poll() is not None)
+        process.kill()
+        process.wait()
+        for name, content in tree(target).items():
+            assert name.rpartition("/")[2].startswith(".dl-") or content == files[name]
+    one_bucket.plan = lambda request: None
+    done = shell.run(one_bucket, *words)
+    assert done.returncode == 0, done.stderr
+    assert tree(target) == files
+
+
+def test_a_large_download_goes_on_where_it_was_killed(one_bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    path = large_file(source)
+    content = path.read_bytes()
+    one_bucket.put(f"p/Data/{xxh3_128_hexdigest(content)}.xxh128", content)
+    manifest = manifest_of(source, tmp_path / "m")
+    words = ("dl-download", URI, f"--manifest={manifest}", f"--to={target}")
+    reached = threading.Event()
+
+    def plan(request: Request) -> tuple[Any, ...] | None:
+        if "range" in request.headers:
+            reached.set()
+            return ("stall", 5)
+        return ("cut", 32 << 20 | 5)
+
+    one_bucket.plan = plan
+    process = shell.start(one_bucket, *words)
+    assert reached.wait(10)
+    process.kill()
+    process.wait()
+    one_bucket.plan = lambda request: None
+    one_bucket.requests.clear()
+    done = shell.run(one_bucket, *words)
+    assert done.returncode == 0, done.stderr
+    assert [each.headers.get("range") for each in one_bucket.requests] == [f"bytes={32 << 20 | 5}-"]
+    assert tree(target) == {"large": content}
+
+
+def test_a_stopped_download_removes_its_temporaries(one_bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    make_tree(source, 10)
+    for content in tree(source).values():
+        one_bucket.put(f"p/Data/{xxh3_128_hexdigest(content)}.xxh128", content)
+    manifest = manifest_of(source, tmp_path / "m")
+    reached = threading.Event()
+
+    def plan(request: Request) -> tuple[Any, ...]:
+        reached.set()
+        return ("stall", 30)
+
+    one_bucket.plan = plan
+    process = shell.start(one_bucket, "dl-download", URI, f"--manifest={manifest}", f"--to={target}")
+    assert reached.wait(10)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(15) == 128 + signal.SIGTERM
+    assert not [name for name in tree(target) if ".dl-" in name]
+
+
+def test_a_refusal_stops_everything_with_one_line(bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
+    make_tree(tmp_path / "source", 40)
+    bucket.plan = lambda request: ("status", 403, "AccessDenied", "no")
+    done = shell.run(bucket, "dl-upload", URI, text=hashed(tmp_path / "source"))
+    assert done.returncode == 77
+    assert len(done.stderr.splitlines()) == 1
+    assert records(done.stdout)[-1]["ok"] is False
+
+
+def test_credentials_that_expire_midway_are_reported(one_bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
+    make_tree(tmp_path / "source", 40)
+    environment = shell.environment(one_bucket)
+
+    def plan(request: Request) -> None:
+        if one_bucket.count("PUT") > 5:
+            one_bucket.keys[:] = [Keys("AKIAOTHER")]
+
+    one_bucket.plan = plan
+    shell.environment = lambda bucket: environment  # type: ignore[method-assign]
+    done = shell.run(one_bucket, "dl-upload", URI, text=hashed(tmp_path / "source"))
+    assert done.returncode == 77
+    assert "expired" in done.stderr
+    assert_true_to_keys(one_bucket)
+
+
+def wait_for(condition: Any, timeout_s: float = 20.0) -> None:
+    """Wait until `condition` holds."""
+    tick = threading.Event()
+    for _ in range(int(timeout_s / 0.02)):
+        if condition():
+            return
+        tick.wait(0.02)
+    raise AssertionError("it did not come to be")
