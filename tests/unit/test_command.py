@@ -44,11 +44,11 @@ def stage(args, run):
     if how == "answer":
         return 3
     if how == "wait":
-        run.progress.update(done_count=1, total_count=2)
-        run.progress.show()
         try:
+            run.progress.update(done_count=1, total_count=2)
             while True:
                 time.sleep(0.05)
+                run.progress.update()
         finally:
             os.write(2, b"cleaned up\\n")
     if how == "flood":
