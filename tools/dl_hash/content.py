@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .cache import Cache, Known
 
 SMALL_BYTES = 1 << 17  # read in one go
+QUICK_BYTES = 1 << 22  # read in a millisecond
 BLOCK_BYTES = 1 << 20
 ATTEMPTS = 3  # at a file that changes while it is read
 READERS = 8  # threads of a process while reads wait for a disk or a server
@@ -78,6 +79,26 @@ class Hasher:
         self.jobs = 0
         self.local = threading.local()
         self.parent: int | None = None  # process that waits for the results
+
+    def close(self) -> None:
+        """Let go of the cache; the next job opens it again."""
+        if self.cache:
+            self.cache.close()
+
+    def do(self, job: tuple[Any, ...]) -> Done:
+        """Do a job: ("folder", root, folder, names) or ("rows", rows)."""
+        return self.folder(*job[1:]) if job[0] == "folder" else self.rows(*job[1:])
+
+    def is_quick(self, job: tuple[Any, ...]) -> bool:
+        """Whether a job is so small that it needs no process of its own, by the sizes of its files."""
+        if job[0] == "folder":
+            found: list[Any] = [os.path.join(job[1], job[2], name) for name in job[3]]
+        else:
+            found = [self._path(row) for row in job[1]]
+        try:
+            return sum(os.stat(path).st_size for path in found if isinstance(path, str)) <= QUICK_BYTES
+        except OSError:
+            return True  # hashing it will tell
 
     def folder(self, root: str, folder: str, names: list[str]) -> Done:
         """Hash the files `names` of `folder`, which is relative to `root` and ends in / unless it is empty."""

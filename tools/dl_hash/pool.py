@@ -114,11 +114,11 @@ class Pool:
         return max(1, min(JOB_FILES, int(JOB_S / max(self._file_s, 1e-9))))
 
     def _give(self, job: tuple[Any, ...]) -> Iterator[Any]:
-        if not self._workers and (self.processes < 2 or self._alone_s < ALONE_S):
-            if self._hasher is None:
-                self._hasher = Hasher(self.settings)
+        if self._hasher is None:
+            self._hasher = Hasher(self.settings)
+        if not self._workers and (self.processes < 2 or (self._alone_s < ALONE_S and self._hasher.is_quick(job))):
             start = perf_counter()
-            done = _do(self._hasher, job)
+            done = self._hasher.do(job)
             self._alone_s += perf_counter() - start
             if self.processes < 2:
                 self._learn(done, len(job[-1]))
@@ -184,6 +184,8 @@ class Pool:
         return Trouble(f"hashing process {worker.pid} ended before its work was done: run again", statuses.TRY_AGAIN)
 
     def _start(self) -> None:
+        assert self._hasher is not None
+        self._hasher.close()  # SQLite must not be carried over a fork
         stops = {signal.SIGINT, signal.SIGTERM}
         parent = os.getpid()
         for _ in range(self.processes):
@@ -210,10 +212,6 @@ class Pool:
             self._workers.append(_Worker(pid, jobs[1], results[0]))
 
 
-def _do(hasher: Hasher, job: tuple[Any, ...]) -> Done:
-    return hasher.folder(*job[1:]) if job[0] == "folder" else hasher.rows(*job[1:])
-
-
 def _serve(settings: Settings, parent: int, jobs: int, results: int, stops: set[signal.Signals]) -> None:
     """The life of a worker: jobs in, results out, until the parent closes its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches the parent too, and it ends us
@@ -231,7 +229,7 @@ def _serve(settings: Settings, parent: int, jobs: int, results: int, stops: set[
         if len(head) < 4:
             os._exit(0)
         job = marshal.loads(_read_exactly(jobs, int.from_bytes(head, "big")))
-        text = marshal.dumps(tuple(_do(hasher, job)))
+        text = marshal.dumps(tuple(hasher.do(job)))
         data = memoryview(len(text).to_bytes(4, "big") + text)
         while data:
             data = data[os.write(results, data) :]
