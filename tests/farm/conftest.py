@@ -153,6 +153,21 @@ def farmd(tmp_path_factory: pytest.TempPathFactory) -> Any:
         server.kill()
 
 
+@pytest.fixture
+def start_farmd() -> Any:
+    """Start a dl-farmd over a folder, as often as needed; all are ended with the test."""
+    servers: list[Farmd] = []
+
+    def start(folder: Path) -> Farmd:
+        servers.append(Farmd(folder))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        if server.process is not None and server.process.poll() is None:
+            server.kill()
+
+
 ROLE = "arn:aws:iam::000000000000:role/farm"
 CONFIGURATION = {
     "customerManaged": {

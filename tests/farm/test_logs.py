@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -277,3 +278,35 @@ def test_logs_survive_kill_9(farmd: Any, stream: dict[str, str]) -> None:
         put(logs, stream, (n, str(n)))
     farmd.restart()
     assert texts(farmd.client("logs").get_log_events(**stream, startFromHead=True)) == [str(n) for n in range(20)]
+
+
+def test_the_store_is_bounded(tmp_path: Path, start_farmd: Any) -> None:
+    """The stream that was written least lately goes first, then the oldest events of what is left; the file shrinks."""
+    import json
+
+    folder = tmp_path / "farm"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"settings": {"logs_max_bytes": 4_000_000}}))
+    server = start_farmd(folder)
+    logs = server.client("logs")
+    logs.create_log_group(logGroupName="/g")
+    streams = [{"logGroupName": "/g", "logStreamName": name} for name in ("idle", "busy")]
+    for stream in streams:
+        logs.create_log_stream(**stream)
+    idle, busy = streams
+    put(logs, idle, *((n, f"{n}" + "x" * 100_000) for n in range(9)))
+    for batch in range(12):
+        put(logs, busy, *((batch, f"{batch}.{n}" + "x" * 100_000) for n in range(9)))
+    assert texts(logs.get_log_events(**idle)) == []
+    kept: list[str] = []
+    token: dict[str, str] = {}
+    while True:
+        page = logs.get_log_events(**busy, startFromHead=True, **token)
+        if token == {"nextToken": page["nextForwardToken"]}:
+            break
+        kept += [text.partition("x")[0] for text in texts(page)]
+        token = {"nextToken": page["nextForwardToken"]}
+    assert kept == [f"{batch}.{n}" for batch in range(12) for n in range(9)][-len(kept) :]
+    assert 20 <= len(kept) <= 45
+    assert server.stop() == 0
+    assert (folder / "logs.sqlite").stat().st_size < 8_000_000

@@ -228,10 +228,13 @@ class Logs:
                     db.execute("ROLLBACK TO job")
                 db.execute("RELEASE job")
                 outcomes.append((answer, outcome))
-            if self.written > TRIM_EVERY:
+            trims = self.written > min(TRIM_EVERY, self.max_bytes // 8)
+            if trims:
                 self.written = 0
                 self._trim(db)
             db.execute("COMMIT")
+            if trims:
+                db.execute("PRAGMA incremental_vacuum(8192)").fetchall()
         except sqlite3.Error as failure:
             if db.in_transaction:
                 db.execute("ROLLBACK")
@@ -248,16 +251,41 @@ class Logs:
             pass  # the loop is closed: nobody waits any more
 
     def _trim(self, db: Database) -> None:
-        """Drop the streams that were written least lately, until the rest fits the bound."""
+        """Drop the streams that were written least lately, until the rest fits; of the last one its oldest events."""
         total = store.value(db, "SELECT sum(bytes) FROM streams") or 0
         if total <= self.max_bytes:
             return
-        for row in db.execute("SELECT id, bytes FROM streams WHERE bytes > 0 ORDER BY ingested_at").fetchall():
+        aim = self.max_bytes * 9 // 10
+        for row in db.execute("SELECT id, bytes FROM streams WHERE bytes > 0 ORDER BY ingested_at, id").fetchall():
+            if total <= aim:
+                return
+            if row["bytes"] == total:
+                self._shorten(db, row["id"], total - aim)
+                return
             db.execute("DELETE FROM events WHERE stream_id = ?", (row["id"],))
-            db.execute("UPDATE streams SET bytes = 0, first_at = NULL WHERE id = ?", (row["id"],))
+            db.execute("UPDATE streams SET bytes = 0, first_at = NULL, last_at = NULL WHERE id = ?", (row["id"],))
             total -= row["bytes"]
-            if total <= self.max_bytes * 0.9:
+
+    @staticmethod
+    def _shorten(db: Database, stream_id: int, excess: int) -> None:
+        """Drop a stream's oldest events that together have `excess` bytes."""
+        freed = 0
+        for row in db.execute(
+            "SELECT at, number, length(CAST(message AS BLOB)) AS size FROM events WHERE stream_id = ?"
+            " ORDER BY at, number",
+            (stream_id,),
+        ):
+            freed += row["size"] + EVENT_OVERHEAD
+            if freed >= excess:
                 break
+        db.execute(
+            "DELETE FROM events WHERE stream_id = ? AND (at, number) <= (?, ?)", (stream_id, row["at"], row["number"])
+        )
+        db.execute(
+            "UPDATE streams SET bytes = bytes - ?, first_at = (SELECT min(at) FROM events WHERE stream_id = ?)"
+            " WHERE id = ?",
+            (freed, stream_id, stream_id),
+        )
 
 
 def _group_of(params: dict[str, Any]) -> str:
