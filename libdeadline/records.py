@@ -8,23 +8,34 @@ Source: design, the record stream.
 from __future__ import annotations
 
 import os
-from base64 import b64decode, b64encode
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, overload
-
-import orjson
 
 from . import statuses
 from .errors import Trouble
 
+# `typing` and orjson would take longer than all the rest of a tool's start, and --help needs neither.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any, ClassVar, Self
+
+    import orjson
+else:
+
+    class _Orjson:
+        """Imports orjson at its first use."""
+
+        def __getattr__(self, name):
+            global orjson
+            import orjson
+
+            return getattr(orjson, name)
+
+    orjson = _Orjson()
 
 SCHEMA = 1
 
-T = TypeVar("T")
 
-
-class Field(Generic[T]):
+class Field:
     """One field of a kind: its JSON type, whether it must be there, and what it means (with the unit)."""
 
     name = ""
@@ -35,10 +46,6 @@ class Field(Generic[T]):
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    @overload
-    def __get__(self, row: None, owner: type) -> Self: ...
-    @overload
-    def __get__(self, row: Record, owner: type) -> T: ...
     def __get__(self, row: Record | None, owner: type) -> Any:
         if row is None:
             return self
@@ -51,14 +58,14 @@ class Field(Generic[T]):
 
 
 def _need(type_name: str, meaning: str) -> Any:
-    return Field[Any](type_name, meaning, required=True)
+    return Field(type_name, meaning, required=True)
 
 
 def _may(type_name: str, meaning: str) -> Any:
-    return Field[Any](type_name, meaning)
+    return Field(type_name, meaning)
 
 
-class Record(dict[str, Any]):
+class Record(dict):  # type: ignore[type-arg]
     """One line of a stream: a dict with attribute access to the fields that its kind declares.
 
     Reading an absent optional field gives None.
@@ -75,7 +82,7 @@ class Record(dict[str, Any]):
         return cls({"type": cls.kind, **{name: value for name, value in fields.items() if value is not None}})
 
     @classmethod
-    def fields(cls) -> Iterator[Field[Any]]:
+    def fields(cls) -> Iterator[Field]:
         """The fields that this kind declares, in order."""
         return (value for value in vars(cls).values() if isinstance(value, Field))
 
@@ -315,6 +322,8 @@ def encode(row: Record) -> bytes:
         safe: dict[str, Any] = {}
         for name, value in row.items():
             if isinstance(value, str) and not _is_unicode(value):
+                from base64 import b64encode
+
                 raw = os.fsencode(value)
                 safe[name] = raw.decode("utf-8", "replace")
                 safe[f"{name}_b64"] = b64encode(raw).decode()
@@ -343,6 +352,8 @@ def decode(line: bytes) -> Record:
         shown = line[:80].decode("utf-8", "replace").rstrip()
         raise Trouble(f"not a record: '{shown}'", statuses.DATA) from None
     if b'_b64"' in line:
+        from base64 import b64decode
+
         for name in [name for name in row if name.endswith("_b64") and name[:-4] in row]:
             row[name[:-4]] = os.fsdecode(b64decode(row.pop(name)))
     return row
