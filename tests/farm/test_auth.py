@@ -150,6 +150,36 @@ def test_a_user_of_one_farm_sees_no_other(farmd: Any, farm_ids: Any) -> None:
     )
     assert client.get_farm(farmId=farm_ids.farm)
     assert denied(client.get_farm, farmId=other)
+    arn = "arn:aws:deadline:us-west-2:000000000000:farm/"
+    assert client.list_tags_for_resource(resourceArn=arn + farm_ids.farm)["tags"] == {}
+    assert denied(client.tag_resource, resourceArn=arn + other, tags={"a": "b"})
+
+
+def test_a_batch_reaches_no_other_farm(farmd: Any, farm_ids: Any) -> None:
+    credentials = add_key(farmd, "AKIABATCH", principal="user", level="OWNER", farm=farm_ids.farm)
+    client = farmd.client(credentials=credentials)
+    own = {"farmId": farm_ids.farm, "queueId": farm_ids.queue, "jobId": f"job-{'0' * 32}"}
+    assert not denied(client.batch_get_job, identifiers=[own])
+    assert denied(client.batch_get_job, identifiers=[own, {**own, "farmId": f"farm-{'0' * 32}"}])
+
+
+def test_a_member_has_the_level_of_the_membership(farmd: Any, farm_ids: Any) -> None:
+    person = "99999999-2222-3333-4444-555555555555"
+    client = farmd.client(credentials=add_key(farmd, "AKIAMEMBER", principal="user", name="m", principal_id=person))
+    queue = {"farmId": farm_ids.farm, "queueId": farm_ids.queue}
+    fleet = {"farmId": farm_ids.farm, "fleetId": farm_ids.fleet}
+    about = {"principalId": person, "principalType": "USER", "identityStoreId": "d-0123456789"}
+    assert client.list_farms()["farms"]
+    assert denied(client.get_queue, **queue) and denied(client.get_farm, farmId=farm_ids.farm)
+    admin = farmd.client()
+    admin.associate_member_to_queue(**queue, **about, membershipLevel="MANAGER")
+    assert not denied(client.update_queue, **queue, description="by a member")
+    assert denied(client.delete_queue, **queue)
+    assert denied(client.get_fleet, **fleet)
+    admin.associate_member_to_farm(farmId=farm_ids.farm, **about, membershipLevel="VIEWER")
+    assert client.get_fleet(**fleet) and denied(client.update_fleet, **fleet, description="x")
+    admin.disassociate_member_from_queue(**queue, principalId=person)
+    assert denied(client.update_queue, **queue, description="x") and client.get_queue(**queue)
 
 
 def test_role_credentials_reach_what_they_are_for(farmd: Any, farm_ids: Any) -> None:

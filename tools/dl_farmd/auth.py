@@ -5,6 +5,8 @@ Source: spec/service.md sections 2.1 and 13.
 
 from __future__ import annotations
 
+import re
+import sqlite3
 from calendar import timegm
 from hashlib import sha256
 from time import strptime, time
@@ -168,10 +170,10 @@ def authenticate(
     return principal_of(key, account), region, service
 
 
-def authorize(principal: Principal, operation: str, params: dict[str, Any]) -> None:
-    """Let a call of the Deadline API pass, as far as the principal and the path decide it.
+def authorize(principal: Principal, operation: str, params: dict[str, Any], db: sqlite3.Connection) -> None:
+    """Let a call of the Deadline API pass, as far as the principal, the path and memberships decide it.
 
-    What needs the database (whether a queue is one of a worker's sessions) the operations check themselves.
+    What else needs the database (whether a queue is one of a worker's sessions) the operations check themselves.
     Raises: AccessDenied.
     """
     kind = principal.kind
@@ -193,20 +195,51 @@ def authorize(principal: Principal, operation: str, params: dict[str, Any]) -> N
             and params.get("farmId") == claims.get("farm")
         ):
             return
-    elif kind == "user" and _may_user(claims.get("level", "VIEWER"), operation, params, claims):
+    elif kind == "user" and _may_user(claims, operation, params, db):
         return
     raise AccessDenied(f"User: {principal.arn} is not authorized to perform: deadline:{operation}")
 
 
-def _may_user(level: str, operation: str, params: dict[str, Any], claims: dict[str, Any]) -> bool:
-    if claims.get("farm") and params.get("farmId") not in (None, claims["farm"]):
+def _may_user(claims: dict[str, Any], operation: str, params: dict[str, Any], db: sqlite3.Connection) -> bool:
+    needed = _level_needed(operation)
+    if needed is None:
         return False
-    rank = LEVELS.get(level, 0)
-    if operation.startswith(READS) and operation != "BatchGetJobEntity":
-        return True
+    # A batch names its resources in a list of objects, each with all the ids.
+    batches = [item for items in params.values() if isinstance(items, list) for item in items if isinstance(item, dict)]
+    places = [item for item in batches if "farmId" in item] or [params]
+    if "resourceArn" in params:
+        farm = re.search(r"farm/(farm-[0-9a-f]{32})", params["resourceArn"])
+        places = [{"farmId": farm[1]} if farm else {}]
+    return all(_level_at(claims, place, db) >= needed for place in places)
+
+
+def _level_needed(operation: str) -> int | None:
+    """The least level that may call `operation`; None for what belongs to workers."""
+    if operation in WORKER_CALLS | BOOTSTRAP_CALLS - {"DeleteWorker"}:
+        return None
+    if operation.startswith(READS):
+        return LEVELS["VIEWER"]
     if operation in CONTRIBUTES:
-        return rank >= LEVELS["CONTRIBUTOR"]
+        return LEVELS["CONTRIBUTOR"]
     if operation in MANAGES:
-        return rank >= LEVELS["MANAGER"]
-    # What is left: farms and members, deletions; the calls of workers belong to workers.
-    return rank >= LEVELS["OWNER"] and operation not in WORKER_CALLS | BOOTSTRAP_CALLS - {"DeleteWorker"}
+        return LEVELS["MANAGER"]
+    return LEVELS["OWNER"]  # farms, members, deletions
+
+
+def _level_at(claims: dict[str, Any], place: dict[str, Any], db: sqlite3.Connection) -> int:
+    """A person's level where `place` (ids by member name) is: their key's own, or that of a membership around it."""
+    farm_id = place.get("farmId")
+    level = -1
+    if claims.get("farm") in (None, farm_id) or farm_id is None:
+        level = LEVELS.get(claims.get("level", ""), -1)
+    if "principal_id" in claims:
+        ids = [place[name] for name in ("farmId", "queueId", "fleetId", "jobId") if name in place]
+        rows = db.execute(
+            "SELECT membership_level FROM members WHERE principal_id = ?"
+            f" AND resource_id IN ({', '.join('?' * len(ids))})",
+            (claims["principal_id"], *ids),
+        )
+        level = max([level, *(LEVELS[row[0]] for row in rows)])
+        if farm_id is None:
+            level = max(level, LEVELS["VIEWER"])  # what is outside of farms, anyone may see
+    return level

@@ -287,7 +287,7 @@ class Server:
             params = operation.parse(labels, request.query, request.headers, request.body)
         except RecursionError:
             raise Validation("The request is nested too deeply.", reason="CANNOT_PARSE") from None
-        auth.authorize(principal, operation.name, params)
+        auth.authorize(principal, operation.name, params, db)
         if function is None:
             raise Validation(f"This farm does not know {operation.name}.", reason="UNKNOWN_OPERATION")
         call = Call(operation, params, db, principal, farm, farm.now_ms(), region, request.id, request.held)
