@@ -113,6 +113,7 @@ class Results:
     def __init__(self, run: Run, policies: Policies, cache: str | None) -> None:
         self.run, self.policies, self.cache_path = run, policies, cache
         self.fresh: list[Any] = []
+        self.cache: Any = None
         run.counts.update(files=0, bytes=0, cached=0)
 
     def record(self, item: Any) -> Record:
@@ -141,13 +142,21 @@ class Results:
         now = time_ns()
         rows = [known for known in self.fresh if Cache.is_worth(known, now)]
         self.fresh = []
-        if rows:
-            cache = Cache(self.cache_path)
-            cache.keep(rows)
-            cache.close()
-            if cache.broken:
-                self.run.debug(f"the hash cache can't be used: {cache.broken}")
-                self.cache_path = None
+        if not rows:
+            return
+        if self.cache is None:
+            # Only now: the processes that a connection must not be carried into have been forked.
+            self.cache = Cache(self.cache_path)
+        self.cache.keep(rows)
+        if self.cache.broken:
+            self.run.debug(f"the hash cache can't be used: {self.cache.broken}")
+            self.cache_path = None
+
+    def close(self) -> None:
+        """Write what is left, and let go of the cache."""
+        self.keep()
+        if self.cache is not None:
+            self.cache.close()
 
 
 def names(descriptor: int, separator: bytes) -> Iterator[list[str]]:
@@ -190,7 +199,7 @@ def stage(args: Arguments, run: Run) -> Iterator[Record]:
             yield results.record(item)
     finally:
         pool.close()
-        results.keep()
+        results.close()
 
 
 def _selection(args: Arguments, listed: bool) -> Any:

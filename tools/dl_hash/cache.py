@@ -66,10 +66,11 @@ class Cache:
             connection.executemany(
                 "INSERT OR REPLACE INTO hashes (folder, name, size, mtime_ns, ctime_ns, inode, hash) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    (*os.path.split(path), size, mtime_ns, ctime_ns, inode, bytes.fromhex(hash_))
+                [
+                    (folder, name, size, mtime_ns, ctime_ns, inode, bytes.fromhex(hash_))
                     for path, size, mtime_ns, ctime_ns, inode, hash_ in rows
-                ),
+                    for folder, _, name in (path.rpartition("/"),)
+                ],
             )
             connection.execute("COMMIT")
         except (sqlite3.Error, UnicodeError) as error:
