@@ -50,6 +50,8 @@ class Action:
     def __init__(self, row: dict[str, Any]) -> None:
         self.id: str = row["session_action_id"]
         self.definition: dict[str, Any] = row["definition"]
+        self.kind: str
+        self.detail: dict[str, Any]
         self.kind, self.detail = next(iter(self.definition.items()), ("nothing", {}))
         self.error: str | None = row.get("error")
         self.is_cancelled = False
@@ -180,8 +182,8 @@ class Runner:
             self._open_session()
         except Trouble as trouble:
             self._refuse(trouble.message)
-        except (RuntimeError, OSError, ValueError) as error:
-            self._refuse(f"cannot set up the session: {error}")
+        except Exception as error:  # of whatever library: the session can't run, and says why
+            self._refuse(f"cannot set up the session: {error!r}")
 
     def _open_session(self) -> None:
         from openjd.sessions import LOG, PosixSessionUser, Session
@@ -288,7 +290,7 @@ class Runner:
                     raise Trouble(f"this worker doesn't know how to do '{action.kind}': a newer worker may")
         except Trouble as trouble:
             self._fail_start(action, trouble.message)
-        except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
+        except Exception as error:  # of whatever library: the action fails, and says why
             self._fail_start(action, f"cannot start: {error}")
 
     def _fail_start(self, action: Action, message: str) -> None:
@@ -322,8 +324,9 @@ class Runner:
     def _step_name(self, environment_id: str) -> str | None:
         if not environment_id.startswith("STEP:"):
             return None
-        step = read_json(self.folder.entity("stepDetails", environment_id.split(":")[1]))
-        return (step or {}).get("template", {}).get("name")
+        step = read_json(self.folder.entity("stepDetails", environment_id.split(":")[1])) or {}
+        name = step.get("template", {}).get("name")
+        return str(name) if name else None
 
     def _exit(self, action: Action) -> None:
         identity = action.detail["environmentId"]
@@ -430,8 +433,8 @@ class Runner:
 
         def take(row: Record) -> None:
             nonlocal count, size
-            seen = self.seen.get(row.root) if isinstance(row, File) else None
-            if seen is None:
+            seen = self.seen.get(row.root or "") if isinstance(row, File) else None
+            if seen is None or not isinstance(row, File) or row.size is None or row.mtime is None:
                 return
             path = os.path.join(seen.root.local_root, row.path)
             if self.opening.get("job_user"):
@@ -543,8 +546,9 @@ class Runner:
                 message = trouble.message
                 self.say(f"ERROR: {message}")
                 outcome = lambda: self._finish("FAILED", message=message)  # noqa: E731
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                text = f"cannot transfer files: {error}"
+            except Exception as error:
+                # Whatever it is: without an outcome the action would seem to run for ever.
+                text = f"cannot transfer files: {error!r}"
                 self.say(f"ERROR: {text}")
                 outcome = lambda: self._finish("FAILED", message=text)  # noqa: E731
             else:
@@ -753,14 +757,14 @@ class Runner:
             self.running = None
         return True
 
-    def close(self) -> None:
-        """Remove the session's working files and journal that all is done."""
+    def close(self, *, ok: bool) -> None:
+        """Remove the session's working files and journal that it is over."""
         if self.session is not None:
             with contextlib.suppress(RuntimeError, OSError):
                 self.session.cleanup()
             if not self.opening.get("retain_session_dir"):
                 shutil.rmtree(self.opening["session_dir"], ignore_errors=True)
-        journal.append(self.folder.outbox, {"type": "end", "tool": "dl-session", "ok": True})
+        journal.append(self.folder.outbox, {"type": "end", "tool": "dl-session", "ok": ok})
         self._poke()
 
     def say(self, message: str) -> None:
@@ -846,10 +850,12 @@ def main_of(args: Arguments, run: Run) -> int:
         signal.signal(number, on_signal)
     # openjd takes half a second to load: do it while the scheduler still asks the farm what the job is.
     Thread(target=_load_openjd, daemon=True).start()
+    is_whole = False
     try:
         runner.run()
+        is_whole = True
     finally:
-        runner.close()
+        runner.close(ok=is_whole)
     return statuses.OK
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from libdeadline import command, statuses
 from libdeadline.errors import Trouble
 
-from . import enrolment, queue_role, service, settings
+from . import enrolment, queue_role, service, settings, supervision
 from .folder import Folder, Wake
 from .service import Farm
 
@@ -116,6 +116,7 @@ def main_of(args: Arguments, run: Run) -> int:
     known = settings.read(args["--dir"], args["--config"])
     folder = Folder(known.state_dir).prepare()
     held = folder.lock("credentials")
+    supervision.end_with_supervisor()
     keeper = Keeper(folder, known, run)
     try:
         if args["--once"]:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from libdeadline import command, statuses
 from libdeadline.errors import Trouble
 
-from . import service, settings
+from . import service, settings, supervision
 from .folder import Folder, SessionFolder, Wake, now_text, read_json, write_json
 from .service import Farm
 
@@ -59,7 +59,7 @@ class Stream:
     def is_grown(self) -> bool:
         """Whether there is something to ship."""
         try:
-            return os.stat(self.path).st_size > self._state()["offset"]
+            return bool(os.stat(self.path).st_size > self._state()["offset"])
         except FileNotFoundError:
             return False
 
@@ -261,6 +261,7 @@ def main_of(args: Arguments, run: Run) -> int:
     known = settings.read(args["--dir"], args["--config"])
     folder = Folder(known.state_dir).prepare()
     held = folder.lock("logs")
+    supervision.end_with_supervisor()
     shipper = Shipper(folder, known, run)
     try:
         if args["--once"]:

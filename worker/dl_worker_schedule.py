@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from libdeadline import command, statuses
 from libdeadline.errors import Trouble
 
-from . import enrolment, held_session, host, queue_role, service, settings
+from . import enrolment, held_session, host, queue_role, service, settings, supervision
 from .folder import Folder, Wake, poke, read_json
 from .held_session import HeldSession
 from .service import Farm
@@ -112,7 +112,7 @@ class Scheduler:
                 timeout = max(0.0, due - monotonic())
                 self.wake.wait(min(timeout, TICK_S) if self.sessions else timeout)
                 self._look()
-                if enrolment.is_supervisor_gone(self.enrolment):
+                if supervision.is_gone(self.enrolment):
                     self.is_draining = True
         except Drain:
             pass
@@ -406,6 +406,7 @@ def main_of(args: Arguments, run: Run) -> int:
     held = folder.lock("schedule")
     scheduler = Scheduler(folder, known, run, grace_s)
     scheduler.take_signals()
+    supervision.end_with_supervisor()
     try:
         scheduler.serve()
     finally:

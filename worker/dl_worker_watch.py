@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from libdeadline import command, statuses
 
-from . import settings
+from . import settings, supervision
 from .folder import Folder, Wake, is_alive, read_json, write_json
 from .host import Metadata
 
@@ -165,6 +165,7 @@ def main_of(args: Arguments, run: Run) -> int:
     known = settings.read(args["--dir"], args["--config"])
     folder = Folder(known.state_dir).prepare()
     held = folder.lock("watch")
+    supervision.end_with_supervisor()
     try:
         watch(folder, known, run)
     except command.Stopped:

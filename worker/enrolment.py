@@ -5,7 +5,6 @@ Source: spec worker 1.3, 1.4, 1.9.
 
 from __future__ import annotations
 
-import os
 import uuid
 from contextlib import suppress
 from time import sleep, time
@@ -14,9 +13,10 @@ from typing import Any
 from libdeadline.errors import Trouble
 
 from . import host, host_configuration, service
-from .folder import Folder, is_alive, now_text, process_name
+from .folder import Folder, now_text
 from .service import Farm, Wait
 from .settings import Settings
+from .supervision import supervisor
 
 STOPPED_S = 5.0  # how long a failed start tries to take itself back
 
@@ -146,18 +146,9 @@ def _noted(folder: Folder, farm: Farm, answer: dict[str, Any]) -> dict[str, Any]
     return fields
 
 
-def supervisor() -> dict[str, int] | None:
-    """The supervisord that keeps this process alive; None when it was started by hand."""
-    return process_name(os.getppid()) if os.environ.get("SUPERVISOR_ENABLED") else None
-
-
 def is_current(enrolment: dict[str, Any] | None) -> bool:
     """Whether an enrolment is of this life of the worker: STARTED, and by the supervisor that keeps us."""
     return enrolment is not None and enrolment["status"] == "STARTED" and enrolment["supervisor"] == supervisor()
-
-
-def is_supervisor_gone(enrolment: dict[str, Any]) -> bool:
-    return enrolment["supervisor"] is not None and not is_alive(enrolment["supervisor"])
 
 
 def note_stopped(folder: Folder, status: str = "STOPPED") -> None:

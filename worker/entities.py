@@ -30,7 +30,7 @@ Identifier = dict[str, dict[str, str]]
 
 def needed(job_id: str, definition: dict[str, Any]) -> list[Identifier]:
     """The entities that an action can't do without."""
-    kind, detail = next(iter(definition.items()), ("", {}))
+    kind, detail = _parts(definition)
     match kind:
         case "syncInputJobAttachments" if detail.get("stepId"):
             return [_step(job_id, detail["stepId"])]
@@ -45,9 +45,14 @@ def needed(job_id: str, definition: dict[str, Any]) -> list[Identifier]:
 
 def helpful(job_id: str, definition: dict[str, Any]) -> list[Identifier]:
     """The entities that an action is better off with: the step that an environment belongs to, for its name."""
-    kind, detail = next(iter(definition.items()), ("", {}))
+    kind, detail = _parts(definition)
     identity = str(detail.get("environmentId", "")) if kind == "envEnter" else ""
     return [_step(job_id, identity.split(":")[1])] if identity.startswith("STEP:") else []
+
+
+def _parts(definition: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    nothing: tuple[str, dict[str, Any]] = ("", {})
+    return next(iter(definition.items()), nothing)
 
 
 def _step(job_id: str, step_id: str) -> Identifier:

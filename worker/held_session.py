@@ -44,6 +44,7 @@ class HeldSession:
         self.is_opened = False
         self.has_begun = False  # dl-session said a first word
         self.has_ended = False  # it said its last, or is dead
+        self.is_stopping = False  # the worker stops
         self.is_dropped = False  # the farm doesn't list it any more
         self.process: subprocess.Popen[bytes] | None = None
         self.starts = 0
@@ -99,6 +100,9 @@ class HeldSession:
     def look(self) -> None:
         """See what the process wrote and whether it lives; mend what its death left undone."""
         if self.has_ended:
+            if not self.is_dropped and not self.is_stopping and not self.is_dry():
+                host.kill_session_processes(self.session_id)
+                self._give_up("the session's process ended before it was done")
             return
         exit_status = self.process.poll() if self.process is not None else None
         # First whether it lives, then what it said: the other way round its last words could be missed.
@@ -223,6 +227,7 @@ class HeldSession:
 
     def stop(self, grace_s: float, message: str) -> None:
         """The worker stops."""
+        self.is_stopping = True
         if not self.has_ended:
             self.folder.tell({"type": "stop", "grace_s": grace_s, "message": message})
 

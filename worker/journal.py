@@ -16,7 +16,7 @@ def append(path: str, *rows: dict[str, Any]) -> None:
 
     Raises: OSError; a torn write is taken back, so that the next line starts clean.
     """
-    data = b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+    data = b"".join(_line(row) for row in rows)
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         start = os.fstat(descriptor).st_size
@@ -29,6 +29,22 @@ def append(path: str, *rows: dict[str, Any]) -> None:
                 raise
     finally:
         os.close(descriptor)
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        # A file name that is no UTF-8, in a message: readable is enough here.
+        return orjson.dumps(_readable(row), option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _readable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_readable(key): _readable(member) for key, member in value.items()}
+    return [_readable(member) for member in value] if isinstance(value, list) else value
 
 
 class Reader:

@@ -86,7 +86,7 @@ class Pipeline:
         Thread(target=self._kill_late, daemon=True).start()
 
     def _start(self, is_fed: bool, errors_in: int) -> None:
-        upstream: int | Any = subprocess.PIPE if is_fed else subprocess.DEVNULL
+        upstream: Any = subprocess.PIPE if is_fed else subprocess.DEVNULL
         group = 0
         for command in self.commands:
             try:

@@ -217,7 +217,8 @@ def test_a_job_sees_its_ids_and_nothing_of_the_agent(session: LoneSession) -> No
     assert session.outcome(action)["status"] == "SUCCEEDED"
     log = session.log()
     for line in (
-        "DEADLINE_FARM_ID=farm-1", "DEADLINE_FLEET_ID=fleet-1", "DEADLINE_WORKER_ID=worker-1", "DEADLINE_QUEUE_ID=queue-1",
+        "DEADLINE_FARM_ID=farm-1", "DEADLINE_FLEET_ID=fleet-1",
+        "DEADLINE_WORKER_ID=worker-1", "DEADLINE_QUEUE_ID=queue-1",
         f"DEADLINE_SESSION_ID={SESSION_ID}", f"DEADLINE_SESSIONACTION_ID={action}", f"DEADLINE_STEP_ID={STEP_ID}",
         f"DEADLINE_TASK_ID=task-{'e' * 32}-0", "DEADLINE_JA_S3_BUCKET=bucket", "DEADLINE_JA_ROOT_PREFIX=pre/fix",
         "AWS_PROFILE=deadline-queue-1", "AWS_CONFIG_FILE=/q/config",

@@ -1,0 +1,234 @@
+"""The worker against a real farm: what it reports, and that any process may be killed in the middle of a render."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from own_worker import OwnWorker, wait_for
+
+COUNT = "for i in 1 2 3 4 5 6 7 8; do echo count {{Task.Param.N}} $i; sleep 0.1; done"
+
+
+def counted(tasks: int) -> list[str]:
+    return [f"count {task} {i}" for task in range(1, tasks + 1) for i in range(1, 9)]
+
+
+@pytest.fixture
+def worker(farm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnWorker]:
+    made = OwnWorker(farm, tmp_path, monkeypatch)
+    made.enrol()
+    made.start()
+    yield made
+    made.close()
+
+
+def lines_of(log: list[str]) -> list[str]:
+    return [line for line in log if line.startswith("count ")]
+
+
+def test_a_job_with_environments_and_two_steps(worker: OwnWorker) -> None:
+    def step(name: str, script: str, **more: Any) -> dict[str, Any]:
+        return {"name": name, "script": {"actions": {"onRun": {"command": "sh", "args": ["-c", script]}}}, **more}
+
+    def environment(name: str) -> dict[str, Any]:
+        actions = {
+            key: {"command": "sh", "args": ["-c", f"echo count {word} {name}; echo openjd_env: IN_{name}=yes"]}
+            for key, word in (("onEnter", "+"), ("onExit", "-"))
+        }
+        return {"name": name, "script": {"actions": actions}}
+
+    job_id = worker.submit_steps(
+        [
+            step("One", "echo count one $IN_Outer$IN_Inner", stepEnvironments=[environment("Inner")]),
+            step("Two", "echo count two $IN_Outer$IN_Inner", dependencies=[{"dependsOn": "One"}]),
+        ],
+        template={"jobEnvironments": [environment("Outer")]},
+    )
+    assert worker.outcome(job_id) == "SUCCEEDED"
+    log = lines_of(worker.whole_log(job_id))
+    assert [line for line in log if line.startswith(("count one", "count two"))] == [
+        "count one yesyes",
+        "count two yes",
+    ]
+    assert log.index("count + Outer") < log.index("count + Inner") < log.index("count one yesyes")
+    assert log.count("count + Outer") == log.count("count - Outer")
+    assert log.count("count + Inner") == log.count("count - Inner") == 1
+    assert {action["status"] for action in worker.actions(job_id)} == {"SUCCEEDED"}
+
+
+@pytest.mark.parametrize("name", ["dl-worker-schedule", "dl-worker-logs", "dl-worker-credentials"])
+def test_a_daemon_killed_in_the_middle_is_not_noticed(worker: OwnWorker, name: str) -> None:
+    job_id = worker.submit(COUNT, 6)
+    wait_for(lambda: b"count 1 1" in _bytes(worker))
+    for _ in range(3):
+        before = len(_bytes(worker))
+        worker.kill(name)
+        wait_for(lambda before=before: len(_bytes(worker)) > before + 100)
+    assert worker.outcome(job_id) == "SUCCEEDED"
+    actions = worker.actions(job_id)
+    assert [action["status"] for action in actions] == ["SUCCEEDED"] * 6
+    assert len(worker.sessions(job_id)) == 1
+    assert lines_of(worker.whole_log(job_id)) == counted(6)
+
+
+def _bytes(worker: OwnWorker) -> bytes:
+    """The log of the running session as it stands here."""
+    for session in worker.folder.sessions():
+        if os.path.exists(session.log):
+            return Path(session.log).read_bytes()
+    return b""
+
+
+def test_all_daemons_killed_at_once_while_the_render_goes_on(worker: OwnWorker) -> None:
+    job_id = worker.submit(COUNT, 2)
+    wait_for(lambda: b"count 1 3" in _bytes(worker))
+    for process in worker.processes.values():
+        process.kill()
+        process.wait()
+    wait_for(lambda: b"count 1 8" in _bytes(worker))
+    worker.start()
+    assert worker.outcome(job_id) == "SUCCEEDED"
+    assert len(worker.sessions(job_id)) == 1
+    assert lines_of(worker.whole_log(job_id)) == counted(2)
+
+
+def test_a_killed_session_fails_its_action_and_the_task_runs_again(worker: OwnWorker) -> None:
+    job_id = worker.submit(f"echo $$ >>{worker.base}/pids; {COUNT}", 2)
+    wait_for(lambda: b"count 1 2" in _bytes(worker))
+    (pid,) = worker.session_pids()
+    os.kill(pid, signal.SIGKILL)
+    assert worker.outcome(job_id) == "SUCCEEDED"
+    first, *rest = worker.actions(job_id)
+    assert first["status"] == "FAILED"
+    message = worker.client.call(
+        "GetSessionAction",
+        worker.ids(queueId=worker.queue_id, jobId=job_id, sessionActionId=first["sessionActionId"]),
+    )["progressMessage"]
+    assert "killed by signal 9" in message
+    assert [action["status"] for action in rest if action["status"] == "SUCCEEDED"] == ["SUCCEEDED"] * 2
+    # What the killed one had started did not go on beside the second attempt.
+    pids = (worker.base / "pids").read_text().split()
+    assert not os.path.exists(f"/proc/{pids[0]}")
+    assert "count 1 8" in worker.whole_log(job_id)
+
+
+def test_a_failing_task_is_reported_with_its_reason(worker: OwnWorker) -> None:
+    job_id = worker.submit("echo openjd_fail: out of paint; exit 9", maxRetriesPerTask=0)
+    assert worker.outcome(job_id) == "FAILED"
+    (action,) = worker.actions(job_id)
+    told = worker.client.call(
+        "GetSessionAction",
+        worker.ids(queueId=worker.queue_id, jobId=job_id, sessionActionId=action["sessionActionId"]),
+    )
+    assert (told["status"], told["processExitCode"], told["progressMessage"]) == ("FAILED", 9, "out of paint")
+
+
+def test_cancel_of_a_job(worker: OwnWorker) -> None:
+    job_id = worker.submit("sleep 60", 3)
+    wait_for(lambda: worker.job(job_id).get("taskRunStatus") == "RUNNING")
+    worker.client.call("UpdateJob", worker.ids(queueId=worker.queue_id, jobId=job_id, targetTaskRunStatus="CANCELED"))
+    assert worker.outcome(job_id) == "CANCELED"
+    statuses = {action["status"] for action in worker.actions(job_id)}
+    assert "CANCELED" in statuses
+    assert "SUCCEEDED" not in statuses
+    wait_for(lambda: not worker.session_pids())
+
+
+def test_a_drain_interrupts_reports_and_leaves_nothing(worker: OwnWorker) -> None:
+    job_id = worker.submit(f"echo $$ >{worker.base}/pid; sleep 60")
+    wait_for((worker.base / "pid").exists)
+    assert worker.stop("dl-worker-schedule") == 0
+    assert worker.worker_status() == "STOPPED"
+    (action,) = worker.actions(job_id)
+    assert action["status"] == "INTERRUPTED"
+    assert not worker.session_pids()
+    assert not os.path.exists(f"/proc/{(worker.base / 'pid').read_text().strip()}")
+    assert worker.folder.enrolment()["status"] == "STOPPED"
+    assert os.listdir(worker.folder.file("work")) == []
+    # Back again it is the same worker, and the task runs.
+    worker_id = worker.folder.worker()["worker_id"]
+    assert worker.enrol() == worker_id
+    worker.start("dl-worker-schedule")
+    wait_for(lambda: worker.job(job_id).get("taskRunStatus") == "RUNNING")
+
+
+def test_a_worker_that_the_farm_forgot_enrols_anew(worker: OwnWorker) -> None:
+    old = worker.folder.worker()["worker_id"]
+    ids = worker.ids(fleetId=worker.fleet_id, workerId=old)
+    wait_for(lambda: worker.worker_status() == "IDLE")
+    worker.stop("dl-worker-schedule")
+    worker.client.call("DeleteWorker", ids)
+    worker.folder.write_enrolment(**{**worker.folder.enrolment(), "status": "STARTED"})
+    worker.start("dl-worker-schedule")
+    wait_for(lambda: worker.folder.worker().get("worker_id") not in (None, old))
+    assert worker.outcome(worker.submit("true")) == "SUCCEEDED"
+
+
+def test_a_worker_that_the_farm_took_for_stopped_enrols_again_and_drops_its_work(worker: OwnWorker) -> None:
+    job_id = worker.submit(f"echo $$ >>{worker.base}/pids; sleep 60")
+    wait_for((worker.base / "pids").exists)
+    assert worker.run("dl-worker-enroll", "--stop").returncode == 0
+    wait_for(lambda: len((worker.base / "pids").read_text().split()) > 1)
+    first, second = (worker.base / "pids").read_text().split()
+    assert not os.path.exists(f"/proc/{first}")
+    assert os.path.exists(f"/proc/{second}")
+    wait_for(lambda: worker.job(job_id)["taskRunStatus"] == "RUNNING")
+
+
+def test_nothing_of_the_agent_reaches_a_job(worker: OwnWorker) -> None:
+    job_id = worker.submit("env; cat $AWS_CONFIG_FILE $AWS_SHARED_CREDENTIALS_FILE")
+    assert worker.outcome(job_id) == "SUCCEEDED"
+    log = "\n".join(worker.whole_log(job_id))
+    fleet = Path(worker.folder.file("credentials", f"{worker.folder.worker()['worker_id']}.json")).read_text()
+    secrets = re.findall(r'"(?:AccessKeyId|SecretAccessKey|SessionToken)": "([^"]+)"', fleet)
+    assert len(secrets) == 3
+    bootstrap = Path(worker.environment["AWS_SHARED_CREDENTIALS_FILE"]).read_text()
+    secrets += re.findall(r"aws_(?:access_key_id|secret_access_key) *= *(\S+)", bootstrap)
+    assert len(secrets) >= 5
+    for secret in secrets:
+        assert secret not in log
+    assert worker.environment["AWS_CONFIG_FILE"] not in log
+    assert str(worker.folder.file("credentials")) not in log
+    assert f"AWS_PROFILE=deadline-{worker.queue_id}" in log
+
+
+def test_the_queue_profile_works_for_a_job_and_goes_with_its_last_session(worker: OwnWorker) -> None:
+    probe = "import boto3; print('count', boto3.client('sts').get_caller_identity()['Arn'])"
+    job_id = worker.submit(f'python3 -c "{probe}"; stat -c "count %a %n" $(dirname $AWS_CONFIG_FILE)/*')
+    assert worker.outcome(job_id) == "SUCCEEDED"
+    log = lines_of(worker.whole_log(job_id))
+    assert worker.fleet_id not in log[0] and "assumed-role" in log[0]
+    modes = {line.split("/")[-1]: line.split()[1] for line in log[1:]}
+    assert modes["aws_credentials.json"] == modes["config"] == modes["credentials"] == "600"
+    assert modes["get_aws_credentials.sh"] == "700"
+    wait_for(lambda: not os.listdir(worker.folder.file("queues")))
+
+
+def test_redacted_values_do_not_reach_the_log(worker: OwnWorker) -> None:
+    enter = {"command": "sh", "args": ["-c", "echo openjd_redacted_env: PASS=hunter2; echo it is hunter2"]}
+    step = {"name": "S", "script": {"actions": {"onRun": {"command": "sh", "args": ["-c", "echo count $PASS"]}}}}
+    job_id = worker.submit_steps(
+        [step],
+        template={
+            "extensions": ["REDACTED_ENV_VARS"],
+            "jobEnvironments": [{"name": "E", "script": {"actions": {"onEnter": enter}}}],
+        },
+    )
+    assert worker.outcome(job_id) == "SUCCEEDED"
+    log = worker.whole_log(job_id)
+    assert "count ********" in log
+    assert not any("hunter2" in line for line in log)
+
+
+def test_many_tasks_each_reported_once(worker: OwnWorker) -> None:
+    job_id = worker.submit("true", 150)
+    assert worker.outcome(job_id) == "SUCCEEDED"
+    actions = worker.actions(job_id)
+    assert [action["status"] for action in actions] == ["SUCCEEDED"] * 150
+    assert len({action["definition"]["taskRun"]["taskId"] for action in actions}) == 150
