@@ -142,7 +142,7 @@ class Download:
             yield from self._manifests([self._named(text) for text in args["--manifest"]])
         elif args["<job-id>"]:
             for job_id in args["<job-id>"]:
-                yield from self._job(Job.of(job_id=job_id), job_id)
+                yield from self._job(Job.of(job_id=job_id), job_id, tell=True)
         else:
             given: list[Source] = []
             for row in self.run.input(Job, Manifest, open_ended=args["--open-ended"]):
@@ -154,7 +154,9 @@ class Download:
             if given:
                 yield from self._manifests(given)
 
-    def _job(self, row: Job, job_id: str) -> Iterator[Record]:
+    def _job(self, row: Job, job_id: str, *, tell: bool = False) -> Iterator[Record]:
+        from libdeadline.jobs import record_of
+
         from . import sources
 
         store = self._open(row.farm_id, row.queue_id)
@@ -162,6 +164,8 @@ class Download:
         job: dict[str, Any] = {}
         if self.client is not None:
             job = self.client.call("GetJob", ids)
+            if tell:
+                yield record_of(job, self.farm_id, self.queue_id)
         elif self.args["--input"]:
             raise Trouble("--input asks the service for the job's manifests: leave --s3-root-uri out", statuses.USAGE)
         elif not (self.farm_id and self.queue_id):
