@@ -17,7 +17,8 @@ Options:
 The views, and what they read: jobs, workers, queue-fleets, job, job-summary,
 job-matches and parameters (resource records of dl-ls), wait (job and task
 records of dl-wait --changes), logs (log records of dl-logs), requeue (what
-dl-requeue writes), submission (what dl-submit writes). The output is that of the
+dl-requeue writes), submission (what dl-submit writes), download-output,
+download-input and download-summary (what dl-download writes). The output is that of the
 reference client's commands. View wait has the statuses of dl-wait.
 """
 
@@ -492,6 +493,76 @@ def requeue_view(view: View) -> int:
     return statuses.OK
 
 
+def download_output_view(view: View) -> int:
+    """The output files that were downloaded, under the name of their job."""
+    return _download(view, "output")
+
+
+def download_input_view(view: View) -> int:
+    """The input files that were downloaded, under the name of their job."""
+    return _download(view, "input")
+
+
+def download_summary_view(view: View) -> int:
+    """The files that were downloaded."""
+    return _download(view, None)
+
+
+def _download(view: View, what: str | None) -> int:
+    import json
+    import os
+    from time import monotonic
+
+    from libdeadline.progress import size_text
+
+    began = monotonic()
+    paths: list[str] = []
+    folders: dict[str, int] = {}
+    outcomes = {"new": 0, "present": 0, "skipped": 0}
+    size = 0
+    for row in view.input:
+        if isinstance(row, Job) and what:
+            name = row.name or row.job_id
+            title = {"messageType": "title", "value": name}
+            view.print(json.dumps(title) if view.json else f"Downloading {what} from Job {name!r}\n")
+        elif isinstance(row, File):
+            local = row.local_path or os.path.join(row.root or "", row.path)
+            outcome = row.download or "new"
+            outcomes[outcome] = outcomes.get(outcome, 0) + 1
+            if outcome != "skipped":
+                # A root that files were moved from is told of by where they are now.
+                ending = os.sep + row.path.replace("/", os.sep)
+                folder = local.removesuffix(ending) if local.endswith(ending) else os.path.dirname(local)
+                folders[folder] = folders.get(folder, 0) + 1
+                size += row.size or 0
+                if view.json:
+                    paths.append(local)
+    count = outcomes["new"] + outcomes["present"]
+    if view.json:
+        told = f"Downloaded {count} files"
+        view.print(json.dumps({"messageType": "summary", "value": told, "fileCount": count, "files": paths}) + "\n")
+        return statuses.OK
+    if not count and not outcomes["skipped"]:
+        view.print("There are no files to download.")
+        return statuses.OK
+    seconds = max(monotonic() - began, 1e-5)
+    view.print(f"Download Summary:\n    Downloaded {_files(count)} totaling {size_text(size)}.")
+    if outcomes["present"]:
+        view.print(f"    Of these, {outcomes['present']} were here already.")
+    if outcomes["skipped"]:
+        view.print(f"    Skipped {_files(outcomes['skipped'])}.")
+    view.print(f"    Total download time of {round(seconds, 5)} seconds at {size_text(size / seconds)}/s.")
+    view.print("    Download locations (total file counts):")
+    for folder, number in folders.items():
+        view.print(f"        {folder} ({_files(number)})")
+    view.print()
+    return statuses.OK
+
+
+def _files(count: int) -> str:
+    return f"{count} file" if count == 1 else f"{count} files"
+
+
 VIEWS: dict[str, Callable[[View], int]] = {
     "jobs": jobs_view,
     "workers": workers_view,
@@ -504,6 +575,9 @@ VIEWS: dict[str, Callable[[View], int]] = {
     "logs": logs_view,
     "requeue": requeue_view,
     "submission": submission_view,
+    "download-output": download_output_view,
+    "download-input": download_input_view,
+    "download-summary": download_summary_view,
 }
 
 

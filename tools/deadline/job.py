@@ -202,6 +202,58 @@ def logs(options: Arguments, shell: Shell) -> int:
     )
 
 
+def download_output(options: Arguments, shell: Shell) -> int:
+    """deadline job download-output - download the output files of a job
+
+    Usage: deadline job download-output [options]
+
+    Options:
+      --profile=<name>             AWS profile to use.
+      --farm-id=<id>               Farm of the queue.
+      --queue-id=<id>              Queue of the job.
+      --region=<name>              AWS region of the farm.
+      --job-id=<id>                Job of the files, else the default job.
+      --step-id=<id>               Only output of this step.
+      --task-id=<id>               Only output of this task; needs the step as well.
+      -i, --include=<glob>...      Only files that match; may be repeated.
+      --match-paths-by=<side>      What globs are about: job, paths as the job has them, or
+                                   local, as they are here [default: local].
+      --ignore-storage-profiles    Take paths as the job has them.
+      --conflict-resolution=<how>  Where a file exists that differs: skip, overwrite or
+                                   create_copy; else the setting, else you are asked.
+      --yes                        Do not ask.
+      --output=<form>              verbose or json; else verbose on a terminal.
+    """
+    from .download import Download
+
+    return Download(options, shell, "output").run()
+
+
+def download_input(options: Arguments, shell: Shell) -> int:
+    """deadline job download-input - download the input files of a job
+
+    Usage: deadline job download-input [options]
+
+    Options:
+      --profile=<name>             AWS profile to use.
+      --farm-id=<id>               Farm of the queue.
+      --queue-id=<id>              Queue of the job.
+      --region=<name>              AWS region of the farm.
+      --job-id=<id>                Job of the files, else the default job.
+      -i, --include=<glob>...      Only files that match; may be repeated.
+      --match-paths-by=<side>      What globs are about: job, paths as the job has them, or
+                                   local, as they are here [default: local].
+      --ignore-storage-profiles    Take paths as the job has them.
+      --conflict-resolution=<how>  Where a file exists that differs: skip, overwrite or
+                                   create_copy; else the setting, else you are asked.
+      --yes                        Do not ask.
+      --output=<form>              verbose or json; else verbose on a terminal.
+    """
+    from .download import Download
+
+    return Download(options, shell, "input").run()
+
+
 COMMANDS = {
     "list": list_jobs,
     "get": get,
@@ -209,4 +261,6 @@ COMMANDS = {
     "requeue-tasks": requeue_tasks,
     "wait": wait,
     "logs": logs,
+    "download-output": download_output,
+    "download-input": download_input,
 }

@@ -48,28 +48,32 @@ class Shell:
         command = program(stage[0])
         os.execv(command[0], [*command, *stage[1:]])
 
-    def run(self, *stages: Stage, asks: bool = False, draws: bool = True) -> int:
+    def run(self, *stages: Stage, asks: bool = False, draws: bool = True, listener: Listener | None = None) -> int:
         """Run stages, the last of which writes to our standard output, and return the status of the whole.
 
         `asks`: stages may read a person's answers from descriptor 3, which is our standard input.
         `draws`: progress is shown on a terminal; false where the last stage tells of it.
+        `listener` hears of progress and errors as well.
         """
         listed = [[*stage, *self.common] for stage in stages]
         if self._told(listed, asks=asks):
             return statuses.OK
-        return Running(self, listed, asks=asks, draws=draws).wait()
+        return Running(self, listed, asks=asks, draws=draws, listener=listener).wait()
 
     def quiet(self, *stages: Stage) -> int:
         """Run stages whose output is not wanted, and return the status."""
         status, _ = self.read(*stages)
         return status
 
-    def read(self, *stages: Stage) -> tuple[int, bytes]:
-        """Run stages even if nothing is to be changed, and return the status and what the last one wrote."""
+    def read(self, *stages: Stage, listener: Listener | None = None, hold: int | None = None) -> tuple[int, bytes]:
+        """Run stages that only look, and return the status and what the last one wrote.
+
+        What a stage says of a failure with the status `hold` is not passed on: the caller sees to it.
+        """
         listed = [[*stage, *self.common] for stage in stages]
         if self.show:
             _print_error(f"+ {shell_text(listed)}\n")
-        running = Running(self, listed, capture=True)
+        running = Running(self, listed, capture=True, listener=listener, hold=hold)
         return running.wait(), bytes(running.captured)
 
     def _told(self, stages: list[Stage], *, asks: bool = False) -> bool:
@@ -140,7 +144,15 @@ class Running:
     """Stages at work."""
 
     def __init__(
-        self, shell: Shell, stages: list[Stage], *, asks: bool = False, capture: bool = False, draws: bool = True
+        self,
+        shell: Shell,
+        stages: list[Stage],
+        *,
+        asks: bool = False,
+        capture: bool = False,
+        draws: bool = True,
+        listener: Listener | None = None,
+        hold: int | None = None,
     ) -> None:
         """Start all stages.
 
@@ -151,7 +163,9 @@ class Running:
         self.names = [stage[0] for stage in stages]
         commands = [[*program(stage[0]), *stage[1:]] for stage in stages]
         self.capture, self.captured = capture, bytearray()
-        self.narrator = None if shell.mode == "json" else Narrator(self.names, shell.mode == "bar" and draws)
+        self.narrator = (
+            None if shell.mode == "json" else Narrator(self.names, shell.mode == "bar" and draws, listener, hold)
+        )
         # Text must not run into the line of progress on the same terminal: it goes by way of us.
         self.relays = not capture and self.narrator is not None and self.narrator.draws and os.isatty(1)
         environment = {**os.environ, "DL_PROGRESS": "json"} if self.narrator else None
@@ -269,11 +283,21 @@ def _in_foreground() -> bool:
         return False
 
 
+class Listener:
+    """Hears what the stages report."""
+
+    def progress(self, row: dict[str, object]) -> None:
+        """A stage's progress record."""
+
+    def error(self, text: str) -> None:
+        """The line of an error that ends the work."""
+
+
 class Narrator:
     """Turns what the stages report into lines for a person, and one line of progress on a terminal."""
 
-    def __init__(self, names: list[str], draws: bool) -> None:
-        self.names, self.draws = names, draws
+    def __init__(self, names: list[str], draws: bool, listener: Listener | None, hold: int | None) -> None:
+        self.names, self.draws, self.listener, self.hold = names, draws, listener, hold
         self.tails = [b""] * len(names)
         self.latest: dict[int, str] = {}
         self.held: dict[int, list[str]] = {}
@@ -297,13 +321,19 @@ class Narrator:
         if row["type"] == "progress":
             self.latest[index] = _progress_text(row)
             self._draw()
+            if self.listener:
+                self.listener.progress(row)
         elif row["type"] == "error":
+            if row.get("status") is not None and row["status"] == self.hold:
+                return
             label = "" if row.get("status") else "warning: "
             text = f"{row['tool']}: {label}{' '.join(str(row['message']).splitlines())}"
             if row["message"].startswith(NOT_WHOLE):
                 self.held.setdefault(index, []).append(text)
             else:
                 self._say(text)
+                if self.listener and row.get("status"):
+                    self.listener.error(text)
 
     def explain(self, causes: list[int], found: list[int]) -> None:
         """Say why the whole failed, where no stage has said so: one that was killed, or a stream cut short."""
