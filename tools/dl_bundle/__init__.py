@@ -24,6 +24,8 @@ Options:
                                         folders: refuse, or pass them on in the bundle
                                         record for a later stage to ask about
                                         [default: refuse].
+  --undecodable=<do>                    About file names that are no UTF-8 and can't stand in
+                                        a manifest: skip, warn or fail [default: fail].
   --offline                             Ask no service: no farm, no queue parameters, no
                                         storage profile.
   --profile=<name>                      AWS profile to use.
@@ -254,6 +256,37 @@ def fields(args: Arguments) -> dict[str, Any]:
     }
 
 
+class Leaving:
+    """What to do about files that a walk leaves out."""
+
+    def __init__(self, args: Arguments, run: Run) -> None:
+        self.run = run
+        self.require = bool(args["--require-paths-exist"])
+        self.undecodable = args.choice("--undecodable", ("skip", "warn", "fail")) or "fail"
+
+    def __call__(self, why: str, path: str, error: OSError | None) -> None:
+        if why == "undecodable":
+            self._do(
+                self.undecodable, f"the name '{path}' is no UTF-8, which a manifest can't hold", statuses.DATA, path
+            )
+        elif why == "unreadable":
+            reason = error.strerror if error else "unknown"
+            self._do("fail", f"cannot read '{path}': {reason}", statuses.NOT_ALLOWED, path)
+        elif why == "dangling":
+            do = "fail" if self.require else "warn"
+            self._do(do, f"'{path}' is a link to nothing, and is left out", statuses.NO_INPUT, path)
+        elif why == "special":
+            self._do("warn", f"'{path}' is no regular file, and is left out", statuses.DATA, path)
+        elif why == "link":
+            self.run.info(f"'{path}' is a link to a folder, and is not entered")
+
+    def _do(self, do: str, message: str, status: int, path: str) -> None:
+        if do == "fail":
+            self.run.fail(Trouble(message, status, path=path))
+        elif do == "warn":
+            self.run.warn(message, path=path)
+
+
 def stage(args: Arguments, run: Run) -> Iterator[Record]:
     chosen = fields(args)
     file_system = args.choice("--job-attachments-file-system", ("COPIED", "VIRTUAL"))
@@ -320,7 +353,13 @@ def _emit(
     if (settings or args["--offline"]) and any(lists.values()):
         from .assets import Assets
 
-        assets = Assets(lists, Grouping(locations), require=args["--require-paths-exist"], warn=run.warn)
+        assets = Assets(
+            lists,
+            Grouping(locations),
+            require=args["--require-paths-exist"],
+            warn=run.warn,
+            report=Leaving(args, run),
+        )
         assets.look()
         known = known_folders(bundle, args["--known-asset-path"], values.chosen_paths, locations, config)
         unknown = assets.unknown(known)

@@ -29,9 +29,10 @@ class Assets:
         *,
         require: bool,
         warn: Callable[[str], None],
+        report: Callable[[str, str, OSError | None], None],
     ) -> None:
-        """`lists`: input_files, input_dirs, output_dirs, referenced."""
-        self.grouping, self.require, self.warn = grouping, require, warn
+        """`lists`: input_files, input_dirs, output_dirs, referenced. `report` is told what a walk leaves out."""
+        self.grouping, self.require, self.warn, self.report = grouping, require, warn, report
         self.files = sorted({path for path in lists["input_files"] if path})
         self.folders = _outermost({path for path in lists["input_dirs"] if path})
         self.outputs = sorted({path for path in lists["output_dirs"] if path})
@@ -91,7 +92,11 @@ class Assets:
         """Count what is in an input folder; say whether there is any file."""
         found = False
         touched = self._touched.setdefault(folder, set())
-        for here, names in walk(folder):
+
+        def note(why: str, path: str, error: OSError | None) -> None:
+            self.report(why, os.path.join(folder, path), error)
+
+        for here, names in walk(folder, note=note):
             found = True
             base = os.path.join(folder, here)
             for name in names:

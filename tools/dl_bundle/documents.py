@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from libdeadline import paths, statuses
 from libdeadline.errors import Trouble, os_trouble
+from libdeadline.walk import is_utf8
 
 SPECIFICATION = "jobtemplate-2023-09"
 LONGEST_TEMPLATE = 1_000_000  # characters that CreateJob takes
@@ -35,6 +36,10 @@ def check_folder(folder: str) -> str:
     if not os.path.isdir(path):
         what = "is not a folder" if os.path.exists(path) else "does not exist"
         raise Trouble(f"the job bundle '{folder}' {what}", statuses.NO_INPUT, path=path)
+    if not is_utf8(path):
+        raise Trouble(
+            f"the path of the job bundle '{path}' is no UTF-8, which no job can hold", statuses.DATA, path=path
+        )
     inside = os.path.realpath(path)
     for link in _links(path):
         target = os.path.realpath(link)

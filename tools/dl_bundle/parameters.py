@@ -14,6 +14,7 @@ from typing import Any
 
 from libdeadline import paths, statuses
 from libdeadline.errors import Trouble
+from libdeadline.walk import is_utf8
 
 MEMBERS = {
     "STRING": "string",
@@ -304,6 +305,8 @@ def _check_text(limits: Definition, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise ValueError(f"{value!r} is not a text")
     text = str(value)
+    if not is_utf8(text):
+        raise ValueError(f"'{text}' is no UTF-8")
     low, high, allowed = limits.get("minLength"), limits.get("maxLength"), limits.get("allowedValues")
     if allowed is not None and text not in [str(each) for each in allowed]:
         raise ValueError(f"'{text}' is not one of {_some(allowed)}")

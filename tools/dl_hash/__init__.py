@@ -233,6 +233,8 @@ def _processes(args: Arguments) -> int:
 
 
 def _root_record(root: str) -> Record:
+    if not _is_utf8(root):
+        raise Trouble(f"the root '{root}' is no UTF-8, which a manifest can't go with", statuses.DATA, path=root)
     return Root.of(root=root, root_path_format=paths.path_format())
 
 
