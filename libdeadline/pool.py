@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
-from threading import Thread
+from threading import Event, Thread
 from time import monotonic
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from .s3 import S3
@@ -17,7 +18,57 @@ MOST_THREADS = 128
 FAR_S = 0.002  # an answer that is never quicker comes from afar
 THREAD_S = 0.0002  # there, a thread for each such part of the time that an answer takes
 
+AHEAD = 4  # items for each thread that `each` takes in advance
+
 T = TypeVar("T")
+R = TypeVar("R")
+
+
+def each(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[tuple[T, R | Exception]]:
+    """Do `work` on every item, several at a time: each item and what came of it, in order.
+
+    What a piece of work raises takes the place of its result; it does not hold up the others. Items are taken only
+    as results are. Whoever stops iterating need not wait for what is still at work.
+    """
+    tasks: SimpleQueue[list[Any] | None] = SimpleQueue()
+    stopped = Event()
+
+    def run() -> None:
+        while (task := tasks.get()) is not None:
+            if stopped.is_set():
+                return
+            try:
+                task[1] = work(task[0])
+            except Exception as error:
+                task[1] = error
+            task[2].set()
+
+    source = iter(items)
+    pending: deque[list[Any]] = deque()
+    started = 0
+    more = True
+    try:
+        while more or pending:
+            while more and len(pending) < threads * AHEAD:
+                try:
+                    item = next(source)
+                except StopIteration:
+                    more = False
+                    break
+                pending.append([item, None, Event()])
+                tasks.put(pending[-1])
+                if started < min(threads, len(pending)):
+                    Thread(target=run, daemon=True).start()
+                    started += 1
+            if pending:
+                first = pending[0]
+                first[2].wait()
+                pending.popleft()
+                yield first[0], first[1]
+    finally:
+        stopped.set()
+        for _ in range(started):
+            tasks.put(None)
 
 
 class Pool(Generic[T]):

@@ -46,6 +46,11 @@ _MESSAGE = re.compile(rb"<Message>([^<]*)</Message>")
 _REGION = re.compile(rb"<Region>([^<]*)</Region>")
 _UPLOAD_ID = re.compile(rb"<UploadId>([^<]*)</UploadId>")
 _NEXT = re.compile(rb"<NextContinuationToken>([^<]*)</NextContinuationToken>")
+_UPLOAD = re.compile(rb"<Upload>.*?</Upload>", re.S)
+_INITIATED = re.compile(rb"<Initiated>([^<]*)</Initiated>")
+_NEXT_KEY = re.compile(rb"<NextKeyMarker>([^<]*)</NextKeyMarker>")
+_NEXT_UPLOAD = re.compile(rb"<NextUploadIdMarker>([^<]*)</NextUploadIdMarker>")
+_REFUSED = re.compile(rb"<Error>.*?</Error>", re.S)
 _PREFIX = re.compile(rb"<CommonPrefixes>\s*<Prefix>([^<]*)</Prefix>")
 _AWS_HOST = re.compile(r"s3[.-](?:[a-z0-9-]+\.)*amazonaws\.com(?:\.cn)?\Z")
 
@@ -113,6 +118,14 @@ class Got(NamedTuple):
     data: bytes
     metadata: dict[str, str]
     modified: str
+
+
+class Upload(NamedTuple):
+    """A multipart upload that was begun and not ended. Units: `initiated` as the server spells it."""
+
+    key: str
+    upload_id: str
+    initiated: str
 
 
 class Page(NamedTuple):
@@ -596,6 +609,48 @@ class S3:
         """Remove an object, if it is there."""
         self._request("delete", "DELETE", key, expect=(200, 204, 404))
 
+    def delete_many(self, keys: Iterable[str]) -> dict[str, str]:
+        """Remove up to 1000 objects: of those that are still there, why."""
+        from hashlib import md5
+        from html import unescape
+        from xml.sax.saxutils import escape
+
+        rows = "".join(f"<Object><Key>{escape(key)}</Key></Object>" for key in keys)
+        space = ' xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
+        body = f"<Delete{space}><Quiet>true</Quiet>{rows}</Delete>".encode()
+        check = b64encode(md5(body, usedforsecurity=False).digest()).decode()
+        headers = (("content-md5", check),)
+        answer = self._request("delete", "POST", None, query="delete=", headers=headers, body=body).body
+        refused = {}
+        for row in _REFUSED.findall(answer):
+            key, code, said = (
+                match[1].decode() if (match := each.search(row)) else "" for each in (_KEY, _CODE, _MESSAGE)
+            )
+            refused[unescape(key)] = f"{code}: {unescape(said)}" if said else code
+        return refused
+
+    def uploads(self, prefix: str) -> Iterator[Upload]:
+        """The multipart uploads to keys that start with `prefix` which were neither completed nor aborted."""
+        from html import unescape
+
+        key_marker = id_marker = ""
+        while True:
+            pairs = [("encoding-type", "url"), ("prefix", prefix)]
+            if key_marker:
+                pairs += [("key-marker", key_marker), ("upload-id-marker", id_marker)]
+            query = _query([*pairs, ("uploads", "")])
+            body = self._request("list", "GET", None, query=query).body
+            for row in _UPLOAD.findall(body):
+                key, upload_id, at = (
+                    match[1] if (match := each.search(row)) else b"" for each in (_KEY, _UPLOAD_ID, _INITIATED)
+                )
+                yield Upload(_unquoted(key), unescape(upload_id.decode()), at.decode())
+            following, following_id = _NEXT_KEY.search(body), _NEXT_UPLOAD.search(body)
+            if b"<IsTruncated>true</IsTruncated>" not in body or not following:
+                return
+            key_marker = _unquoted(following[1])
+            id_marker = unescape(following_id[1].decode()) if following_id else ""
+
     def create_multipart(self, key: str) -> str:
         """Begin a multipart upload: its id."""
         while True:
@@ -764,7 +819,8 @@ class S3:
             if not response.keep:
                 connection.close()
             status = response.status
-            if status in expect and not (status == 200 and method == "POST" and b"<Error>" in response.body):
+            failed_late = status == 200 and method == "POST" and key is not None and b"<Error>" in response.body
+            if status in expect and not failed_late:
                 return response
             if method == "HEAD" and status in (301, 307, 400, 403) and "look" not in mended:
                 # A HEAD has no body to say why; a GET of its first byte does.

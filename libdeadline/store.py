@@ -174,6 +174,23 @@ class Store:
         )
         return cls(s3, prefix)
 
+    @classmethod
+    def of_queue(cls, session: Session, queue: Mapping[str, Any], **options: Any) -> Store:
+        """The store of a queue, as GetQueue tells of it, reached by the queue's own role.
+
+        Raises: Trouble (78) where the queue has none.
+        """
+        from .aws import queue_session
+
+        settings = queue.get("jobAttachmentSettings") or {}
+        if not settings.get("s3BucketName"):
+            raise Trouble(
+                f"the queue '{queue['queueId']}' has no files: it has no job attachment settings",
+                statuses.CONFIGURATION,
+            )
+        role = queue_session(session, queue["farmId"], queue["queueId"])
+        return cls.open(role, settings["s3BucketName"], settings.get("rootPrefix") or "", **options)
+
     def data_key(self, hash: str) -> str:
         """The key of a content."""
         return join(self.prefix, DATA, hash + SUFFIX)
