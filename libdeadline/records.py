@@ -139,8 +139,10 @@ class File(Record):
     hash_alg: str | None = _may("string", "xxh128")
     status: str | None = _may("string", "what dl-diff found: new, modified, deleted")
     upload: str | None = _may("string", "what dl-upload did: new (sent), present (was in the store), skipped")
-    download: str | None = _may("string", "what dl-download did: new, present, skipped")
-    local_path: str | None = _may("string", "where dl-download put it, absolute")
+    download: str | None = _may("string", "what dl-download or dl-sync did: new, present, skipped")
+    local_path: str | None = _may("string", "where dl-download or dl-sync put it, absolute")
+    job_id: str | None = _may("string", "job whose output it is (dl-sync)")
+    task_id: str | None = _may("string", "task whose output it is (dl-sync)")
 
 
 class OutputDir(Record):
@@ -166,6 +168,22 @@ class Manifest(Record):
     output: bool | None = _may("boolean", "true: outputs of a task; absent or false: inputs of a job")
 
 
+class Object(Record):
+    __slots__ = ()
+    kind, purpose = "object", "An object of the store that was looked at, or one that is missing there."
+    key: str = _need("string", "its key in the bucket")
+    status: str = _need("string", "what was found: of dl-verify good, damaged, missing, ...; of dl-gc unreached, ...")
+    hash: str | None = _may("string", "the hash that its name promises, or the manifest's bytes have")
+    found_hash: str | None = _may("string", "what its content hashes to, where that differs")
+    size: int | None = _may("integer", "its bytes")
+    expected_size: int | None = _may("integer", "the bytes that a manifest says it has, where that differs")
+    modified: str | None = _may("string", "RFC 3339, UTC; when it was stored, or an upload was begun")
+    upload_id: str | None = _may("string", "of an unfinished multipart upload")
+    manifest_path: str | None = _may("string", "a manifest that needs it: key below <root prefix>/Manifests/")
+    path: str | None = _may("string", "a file of that manifest that it is the content of")
+    reason: str | None = _may("string", "why it has that status, for a person")
+
+
 class Job(Record):
     __slots__ = ()
     kind, purpose = "job", "A job, as created or as last seen."
@@ -180,6 +198,9 @@ class Job(Record):
     started_at: str | None = _may("string", "RFC 3339, UTC")
     ended_at: str | None = _may("string", "RFC 3339, UTC")
     elapsed_s: float | None = _may("number", "seconds that dl-wait waited")
+    change: str | None = _may("string", "what dl-sync found it to be: added, updated, completed, ...")
+    download_status: str | None = _may("string", "of its output (dl-sync): downloaded, in_progress, failed, skipped")
+    skip_reason: str | None = _may("string", "of download_status skipped: no_attachments, missing_storage_profile")
 
 
 class Step(Record):
@@ -302,7 +323,7 @@ class End(Record):
 KINDS: dict[str, type[Record]] = {
     kind.kind: kind
     for kind in (
-        Bundle, Root, File, OutputDir, Manifest, Job, Step, Task, Session, Action, Log, Resource, Credentials,
+        Bundle, Root, File, OutputDir, Manifest, Object, Job, Step, Task, Session, Action, Log, Resource, Credentials,
         Progress, Error, End,
     )
 }  # fmt: skip
