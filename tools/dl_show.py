@@ -294,7 +294,7 @@ def wait_view(view: View) -> int:
                 _print_waiting(view, row, limit_s)
     if job is None:
         raise Trouble("there is no job in the stream", statuses.DATA)
-    if not view.json:
+    if not view.json and _is_terminal():
         view.print()
     elapsed = job.elapsed_s or 0.0
     state = _ended_as(job)
@@ -336,10 +336,12 @@ def _print_waiting(view: View, job: Job, limit_s: float | None) -> None:
     workers = sum(counts.get(name, 0) for name in IN_PROGRESS)
     elapsed = job.elapsed_s or 0.0
     left = f", {max(0.0, limit_s - elapsed):.1f}s remaining" if limit_s else ""
-    view.run.print(
-        f"\rCurrent status: {job.task_run_status or job.lifecycle_status} ({counts.get('SUCCEEDED', 0)}/"
+    text = (
+        f"Current status: {job.task_run_status or job.lifecycle_status} ({counts.get('SUCCEEDED', 0)}/"
         f"{sum(counts.values())} tasks succeeded, {workers} workers running). [{elapsed:.1f}s elapsed{left}]"
     )
+    # A line that is drawn over on a terminal, a line for each change elsewhere.
+    view.run.print(f"\r{text}\x1b[K" if _is_terminal() else f"{text}\n")
 
 
 def logs_view(view: View) -> int:

@@ -51,10 +51,9 @@ How a wait ended is the status, for a script and for a person.
     ]
   }
   [2]
-  $ dl-show --output verbose wait <ended | tr '\r' '\n'
+  $ dl-show --output verbose wait <ended
   Waiting for job job-1 to complete...
   Job Name: x
-  
   Current status: RUNNING (0/2 tasks succeeded, 2 workers running). [0.1s elapsed]
   Current status: FAILED (1/2 tasks succeeded, 0 workers running). [2.5s elapsed]
   Job ID: job-1
@@ -66,6 +65,7 @@ How a wait ended is the status, for a script and for a person.
     stepName: render
     sessionId: session-1
   
+  [2]
   $ (head -n 1 ended; tail -n 1 ended) | dl-show --output json wait | jq -c '[.timeout, .jobId]'
   [true,"job-1"]
   $ (head -n 1 ended; tail -n 1 ended) | dl-show --output json wait >/dev/null
