@@ -56,6 +56,7 @@ def up(args: Arguments, run: Run) -> Folder:
     _need_supervisor()
     folder = _folder(args)
     wanted = args.integer("--workers", 0, resources.MOST_WORKERS)
+    os.umask(0o077)
     folder.make()
     with folder.locked():
         folder.read()
@@ -63,6 +64,7 @@ def up(args: Arguments, run: Run) -> Folder:
         run.progress.update(message="starting the servers")
         is_running = supervisor.is_running
         if not is_running:
+            folder.need_room()
             supervisor.end_leftovers()
             ports = settings.get("ports", {})
             if not ports or not all(is_free(port) for port in ports.values()):
@@ -80,8 +82,9 @@ def up(args: Arguments, run: Run) -> Folder:
             supervisor.update()
         else:
             supervisor.start()
-        client = resources.session(folder).client("deadline", attempts=1)
-        resources.wait_for_servers(folder, client)
+        session = resources.session(folder)
+        resources.wait_for_servers(folder, session, supervisor.failing)
+        client = session.client("deadline")
         run.progress.update(message="making farm, queue and fleet")
         resources.make(folder, client)
         if not os.path.exists(folder.at("client", "config")):

@@ -9,6 +9,9 @@ import json
 from shlex import quote
 from typing import TYPE_CHECKING
 
+from libdeadline import statuses
+from libdeadline.errors import Trouble
+
 from .layout import replace
 
 if TYPE_CHECKING:
@@ -73,11 +76,18 @@ def credentials_text(name: str, key: tuple[str, str]) -> str:
 
 
 def admin_key(folder: Folder) -> tuple[str, str]:
-    """The access key id and secret of the farm's owner, made with the master key when missing."""
+    """The access key id and secret of the farm's owner, made with the master key when missing.
+
+    Raises: Trouble (78) where the keys are damaged.
+    """
     from libdeadline.minted import KeyRing
 
-    keys = KeyRing.create(folder.at("keys")).keys()
-    return next((key_id, key.secret) for key_id, key in keys.items() if key.claims.get("principal") == "admin")
+    try:
+        keys = KeyRing.create(folder.at("keys")).keys()
+        return next((key_id, key.secret) for key_id, key in keys.items() if key.claims.get("principal") == "admin")
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+        message = f"the keys in '{folder.at('keys')}' are damaged: {error or 'there is none of an admin'}"
+        raise Trouble(message, statuses.CONFIGURATION) from None
 
 
 def bootstrap_key(folder: Folder, farm_id: str, fleet_id: str) -> tuple[str, str]:

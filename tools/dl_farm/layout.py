@@ -32,6 +32,7 @@ ACCOUNT = "000000000000"
 HOST = "127.0.0.1"
 SOCKET_PATH_BYTES = 100  # sun_path holds 108, 104 on macOS; supervisord binds a longer temporary name first
 LOCK_WAIT_S = 60.0
+LEAST_FREE_BYTES = 32 << 20  # of the disk: databases and logs of a small job need some
 
 
 class Folder:
@@ -93,6 +94,17 @@ class Folder:
         except OSError as error:
             message = f"cannot make the farm's folder '{error.filename or self.path}': {error.strerror}"
             raise Trouble(message, statuses.CANNOT_CREATE) from None
+
+    def need_room(self) -> None:
+        """Let a farm be started only where there is room for it.
+
+        Raises: Trouble (73).
+        """
+        room = os.statvfs(self.path)
+        free = room.f_bavail * room.f_frsize
+        if free < LEAST_FREE_BYTES:
+            message = f"the disk that holds '{self.path}' has only {free >> 20} MiB left: make room"
+            raise Trouble(message, statuses.CANNOT_CREATE)
 
     def read(self) -> None:
         """Fill `settings` from config.json, if there is one.

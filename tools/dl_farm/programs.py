@@ -83,7 +83,9 @@ minprocs=64
     sections += [_server(folder, commands, name) for name in SERVERS]
     if folder.settings.get("fleet_id") and has_worker():
         sections += [_worker(folder, commands, number) for number in range(1, folder.settings["workers"] + 1)]
-    return "\n".join(sections)
+    lines = "\n".join(sections).split("\n")
+    # Names of log files supervisord (4.3) expands twice.
+    return "\n".join(line.replace("%%", "%%%%") if line.startswith("stdout_logfile=") else line for line in lines)
 
 
 def _server(folder: Folder, commands: str, name: str) -> str:
@@ -157,12 +159,13 @@ def template() -> str:
 
 
 def _safe(text: str) -> str:
-    """A value for supervisord.conf, which expands %(name)s and takes ` ;` for the start of a comment.
+    """A value for supervisord.conf, which expands %(name)s and takes ` ;` and ` #` for the start of a comment.
 
     Raises: Trouble (78) for what it has no way to write.
     """
-    if '"' in text or "\n" in text or " ;" in text:
-        raise Trouble(f"supervisord cannot be told of '{text}': use names without quotes and semicolons")
+    if any(each in text for each in ('"', "\n", " ;", " #")):
+        message = f"supervisord cannot be told of '{text}': use names without double quotes, ' ;' and ' #'"
+        raise Trouble(message, statuses.CONFIGURATION)
     return text.replace("%", "%%")
 
 

@@ -27,7 +27,9 @@ BUCKET = "deadline-local"
 ROOT_PREFIX = "DeadlineCloud"
 MOST_WORKERS = 100
 READY_S = 30.0  # for the servers to answer
+FAILING_S = 4.0  # after which a server that was started again and again is given up
 ENROL_S = 60.0  # for workers to be at work
+PROBE_S = 1.5  # for one answer: the socket is open also while no server runs
 POLL_S = 0.1
 ONLINE = ("STARTED", "IDLE", "RUNNING")
 
@@ -42,16 +44,18 @@ def session(folder: Folder) -> aws.Session:
     return aws.Session(config.read())
 
 
-def wait_for_servers(folder: Folder, client: aws.Client) -> None:
-    """Return when both servers answer signed requests.
+def wait_for_servers(folder: Folder, session: aws.Session, failing: Callable[[], str | None]) -> None:
+    """Return when both servers answer signed requests; `failing` names one that keeps ending.
 
-    Raises: Trouble (69) with where to look.
+    Raises: Trouble (69) with what it said last, or where to look.
     """
-    give_up = monotonic() + READY_S
+    give_up, patience = monotonic() + READY_S, monotonic() + FAILING_S
+    client = session.client("deadline", attempts=1, timeout_s=PROBE_S)
+    name = None
     while True:
         try:
             client.call("ListFarms", {"maxResults": 1})
-            _s3(folder, "GET", "/")
+            _s3(folder, "GET", "/", PROBE_S)
             return
         except Trouble as trouble:
             if monotonic() > give_up:
@@ -59,7 +63,21 @@ def wait_for_servers(folder: Folder, client: aws.Client) -> None:
                 raise Trouble(
                     f"the servers do not answer ({trouble.message}): see '{logs}'", statuses.UNAVAILABLE
                 ) from None
+        name = failing() or name  # it is seen failing only between two attempts
+        if name and monotonic() > patience:
+            raise Trouble(
+                f"dl-{name} does not start: {_last_line(folder.at('log', f'{name}.log'))}", statuses.UNAVAILABLE
+            )
         sleep(POLL_S)
+
+
+def _last_line(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        lines = []
+    return lines[-1][:300] if lines else f"it says nothing in '{path}'"
 
 
 def make(folder: Folder, client: aws.Client) -> None:
@@ -154,7 +172,7 @@ def wait_for_workers(folder: Folder, client: aws.Client, on_wait: Callable[[int]
         sleep(POLL_S)
 
 
-def _s3(folder: Folder, method: str, path: str) -> None:
+def _s3(folder: Folder, method: str, path: str, timeout_s: float = 10.0) -> None:
     """A request to S3 without a body, of the farm's owner.
 
     Raises: Trouble (69).
@@ -179,7 +197,7 @@ def _s3(folder: Folder, method: str, path: str) -> None:
         region=folder.region,
         service="s3",
     )
-    connection = HTTPConnection(host, timeout=10)
+    connection = HTTPConnection(host, timeout=timeout_s)
     try:
         connection.request(method, path, headers=headers)
         response = connection.getresponse()

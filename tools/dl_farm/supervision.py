@@ -14,7 +14,7 @@ from libdeadline import statuses
 from libdeadline.errors import Trouble
 
 from .layout import HOST
-from .programs import MARK, command_path
+from .programs import MARK, SERVERS, command_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,6 +72,11 @@ class Supervisor:
         except OSError:
             return []
 
+    def failing(self) -> str | None:
+        """The name of a server that supervisord has to start again and again, if there is one."""
+        states = {each["name"]: each["statename"] for each in self.processes()}
+        return next((name for name in SERVERS if states.get(name) in ("BACKOFF", "FATAL", "EXITED")), None)
+
     # -- starting
 
     def start(self) -> None:
@@ -104,7 +109,7 @@ class Supervisor:
         while not self.is_running:
             if child.poll() is not None or monotonic() > give_up:
                 with open(output, encoding="utf-8", errors="replace") as file:
-                    said = " ".join(file.read().split())[-300:]
+                    said = " ".join(file.read().removeprefix("Error: ").partition("\nFor help")[0].split())[:300]
                 if child.poll() is None:
                     child.kill()
                 raise Trouble(f"supervisord does not start: {said or 'it says nothing'}", statuses.UNAVAILABLE)

@@ -120,6 +120,8 @@ class Store:
     def __init__(self, folder: str) -> None:
         self.folder = folder
         self.files = os.path.join(folder, "files")
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        os.makedirs(self.files, mode=0o700, exist_ok=True)
         for number in range(FANOUT):
             os.makedirs(os.path.join(self.files, f"{number:02x}"), mode=0o700, exist_ok=True)
         self._lock = _locked(os.path.join(folder, "lock"))
