@@ -341,7 +341,8 @@ def clear(farmd: Any, ids: Any) -> None:
     client = farmd.client()
     for page in client.get_paginator("list_jobs").paginate(farmId=ids.farm, queueId=ids.queue):
         for job in page["jobs"]:
-            if job.get("taskRunStatus") in ("READY", "PENDING", "RUNNING", "ASSIGNED", "INTERRUPTING"):
+            alive = job.get("taskRunStatus") in ("READY", "PENDING", "RUNNING", "ASSIGNED", "INTERRUPTING")
+            if alive or job["lifecycleStatus"] == "CREATE_IN_PROGRESS":
                 client.update_job(
                     farmId=ids.farm, queueId=ids.queue, jobId=job["jobId"], targetTaskRunStatus="CANCELED"
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 
 import pytest
 from botocore.exceptions import ClientError
@@ -212,6 +213,12 @@ steps:
         (json.dumps(template(step(), name="{{Param.None}}")), "JSON", {}, "Param.None"),
         (json.dumps(template(step("a", after=("a",)))), "JSON", {}, "depend"),
         (json.dumps(template(step("a", 2_000_000))), "JSON", {}, "1,000,000 tasks"),
+        (
+            json.dumps(template(CHUNKED, extensions=["TASK_CHUNKING"])).replace("1-6,9", "1-2000000000"),
+            "JSON",
+            {},
+            "1,000,000 tasks",
+        ),
     ],
 )
 def test_what_can_not_be_created_says_why(farmd, farm_ids, text, kind, fields, words):
@@ -502,6 +509,40 @@ def test_searches(farmd, farm_ids):
         search(term, {"stringFilter": {"name": "LIFECYCLE_STATUS", "operator": "EQUAL", "value": "ARCHIVED"}})[1] == 3
     )
     assert refusal(jobs[0].update, targetTaskRunStatus="READY")["context"] == {"status": "ARCHIVED"}
+
+
+def test_old_jobs_go_with_all_that_hangs_on_them(farmd, farm_ids, worker):
+    done = Submitted(farmd, farm_ids, template(step("step", 3), jobEnvironments=[environment("e")]), tags={"a": "b"})
+    failed = Submitted(farmd, farm_ids, template({**step(), "nonsense": 1}))
+    worker.work()
+    waiting = Submitted(farmd, farm_ids, template(step("step", 2)))
+    config = farmd.dir / "config.json"
+    before = config.read_text() if config.exists() else "{}"
+    config.write_text(json.dumps({"settings": {"keep_jobs_days": 1e-9, "retention_look_s": 0.1}}))
+    farmd.restart()
+    limit = time.monotonic() + 10
+    for job in (done, failed):
+        while True:
+            try:
+                job.get()
+            except ClientError as error:
+                assert error.response["Error"]["Code"] == "ResourceNotFoundException"
+                break
+            assert time.monotonic() < limit
+            time.sleep(0.05)
+    assert waiting.counts == {"READY": 2}
+    left = "SELECT (SELECT count(*) FROM jobs), (SELECT count(*) FROM tasks), (SELECT count(*) FROM actions)"
+    while True:
+        db = sqlite3.connect(farmd.dir / "farm.sqlite")
+        found = db.execute(left).fetchone()
+        db.close()
+        if found == (1, 2, 0):
+            break
+        assert time.monotonic() < limit, found
+        time.sleep(0.05)
+    config.write_text(before)
+    farmd.restart()
+    audit(farmd.dir)
 
 
 def test_a_job_in_creation_survives_the_death_of_the_service(farmd, farm_ids):

@@ -12,15 +12,13 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 from simulated_worker import CAPABILITIES, SimulatedWorker, Submitted, audit, clear, environment, step, template
 
-SILENCE_S = 2
-
 
 @pytest.fixture(scope="module", autouse=True)
-def _short_silence(farmd):
+def _impatient(farmd):
     """A worker is looked at every half second here, and an idle one is held for a tenth."""
     config = farmd.dir / "config.json"
     settings = json.loads(config.read_text()) if config.exists() else {}
-    settings["settings"] = {**settings.get("settings", {}), "worker_silence_s": SILENCE_S, "worker_hold_s": 0.1}
+    settings["settings"] = {**settings.get("settings", {}), "worker_look_s": 0.5, "worker_hold_s": 0.1}
     config.write_text(json.dumps(settings))
     farmd.restart()
 
@@ -199,12 +197,12 @@ def test_what_a_lost_worker_had_not_begun_is_not_held_against_the_task(farmd, fa
 
 
 def test_a_worker_that_starts_anew_gives_its_work_back(farmd, farm_ids, worker):
-    job = Submitted(farmd, farm_ids, template(step()), maxRetriesPerTask=0)
+    job = Submitted(farmd, farm_ids, template(step()), maxRetriesPerTask=1)
     worker.exchange()
     worker.begin(worker.actions()[0][0])
     worker.exchange()
     worker.start()
-    assert job.counts == {"READY": 1}
+    assert job.counts == {"READY": 1} and job.get()["taskFailureRetryCount"] == 1
     worker.work()
     assert job.counts == {"SUCCEEDED": 1}
 
@@ -353,7 +351,7 @@ def test_nothing_is_lost_or_done_twice_whatever_happens(farmd, farm_ids, seed):
                     break
             worker.run_assigned(decide)
 
-    for turn in range(150):
+    for turn in range(100):
         worker = chance.choice(workers)
         try:
             exchange(worker)

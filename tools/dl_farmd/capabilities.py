@@ -6,6 +6,7 @@ Matching is by fleet, not by worker: see spec/service.md sections 9.4 and 11.1.
 from __future__ import annotations
 
 import sqlite3
+from math import ceil
 from typing import Any
 
 from . import store
@@ -63,7 +64,7 @@ class Matcher:
             queue_id = store.value(db, "SELECT queue_id FROM jobs WHERE job = ?", step["job"])
             needs = {each["name"].lower(): each.get("min", 1) for each in step["requirements"]["amounts"]}
             found = self._limits[step["step"]] = [
-                (limit_id, maximum, max(1, round(needs[name])))
+                (limit_id, maximum, max(1, ceil(needs[name])))
                 for name, limit_id, maximum in queue_limits(db, queue_id)
                 if name in needs
             ]

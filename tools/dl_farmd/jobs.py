@@ -316,7 +316,7 @@ def _update_job(call: Call, p: dict[str, Any]) -> None:
         _update_in_creation(call, row, p)
         return
     ledger = Ledger(db, call.now, call.actor)
-    ledger.look_at(row["job"])
+    ledger.look_at(row["job"], failures="maxFailedTasksCount" in p)
     if "targetTaskRunStatus" in p:
         set_job_target(call.farm, ledger, row["job"], p["targetTaskRunStatus"])
     if p.get("lifecycleStatus") == "ARCHIVED":

@@ -1,9 +1,10 @@
 -- Jobs and everything that comes of them: steps, tasks, workers, sessions, session actions.
--- Whole numbers key the rows; the ids of the API are unique columns or made of a parent's id and a number.
+-- Whole numbers, never used twice, key the rows; the ids of the API are unique columns or made of a parent's id and a
+-- number.
 -- Times are integer milliseconds since the epoch, UTC. Statuses are the API's own words.
 
 CREATE TABLE jobs (
-    job INTEGER PRIMARY KEY,
+    job INTEGER PRIMARY KEY AUTOINCREMENT,
     job_id TEXT NOT NULL UNIQUE,
     farm_id TEXT NOT NULL,
     queue_id TEXT NOT NULL,
@@ -44,6 +45,7 @@ CREATE TABLE jobs (
 );
 CREATE INDEX jobs_by_queue ON jobs (queue_id, job);
 CREATE INDEX jobs_with_work ON jobs (queue_id, priority DESC, job) WHERE n_ready > 0;
+CREATE INDEX jobs_by_end ON jobs (ended_at) WHERE ended_at IS NOT NULL;
 CREATE INDEX jobs_in_creation ON jobs (job) WHERE lifecycle_status = 'CREATE_IN_PROGRESS';
 
 -- The long texts of a job, apart from what lists and the scheduler read.
@@ -57,7 +59,7 @@ CREATE TABLE job_documents (
 );
 
 CREATE TABLE steps (
-    step INTEGER PRIMARY KEY,
+    step INTEGER PRIMARY KEY AUTOINCREMENT,
     step_id TEXT NOT NULL UNIQUE,
     job INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
     position INTEGER NOT NULL,               -- in the template
@@ -137,7 +139,7 @@ CREATE INDEX tasks_ready ON tasks (step, attempts, number) WHERE status = 'READY
 CREATE INDEX tasks_chunked ON tasks (step, chunk_group, chunk_value) WHERE chunk_group IS NOT NULL;
 
 CREATE TABLE workers (
-    worker INTEGER PRIMARY KEY,
+    worker INTEGER PRIMARY KEY AUTOINCREMENT,
     worker_id TEXT NOT NULL UNIQUE,
     farm_id TEXT NOT NULL,
     fleet_id TEXT NOT NULL,
@@ -156,7 +158,7 @@ CREATE INDEX workers_by_fleet ON workers (fleet_id, worker);
 CREATE INDEX workers_online ON workers (heard_at) WHERE status IN ('STARTED', 'IDLE', 'RUNNING', 'STOPPING');
 
 CREATE TABLE sessions (
-    session INTEGER PRIMARY KEY,
+    session INTEGER PRIMARY KEY AUTOINCREMENT,
     session_id TEXT NOT NULL UNIQUE,
     job INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
     step INTEGER NOT NULL,

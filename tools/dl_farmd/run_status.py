@@ -72,7 +72,7 @@ class Ledger:
         self._moves: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))  # step -> status -> how many
         self._retries: dict[int, int] = defaultdict(int)
         self._starts: dict[int, int] = {}
-        self._jobs: set[int] = set()  # to look at again even if no task of theirs changes
+        self._jobs: dict[int, bool] = {}  # to look at even if no task changes: whether their failures are too many
         self.readied = False  # whether tasks became READY: others may want to know
 
     def moved(self, step: int, old: str, new: str, how_many: int = 1) -> None:
@@ -90,9 +90,9 @@ class Ledger:
         """Note that a task of `step` began."""
         self._starts[step] = min(at, self._starts.get(step, at))
 
-    def look_at(self, job: int) -> None:
-        """Have `settle` look at a job whose limits changed."""
-        self._jobs.add(job)
+    def look_at(self, job: int, *, failures: bool = False) -> None:
+        """Have `settle` look at a job even if no task of it changes; with `failures`, whether they are too many."""
+        self._jobs[job] = failures or self._jobs.get(job, False)
 
     def put(
         self,
@@ -142,11 +142,11 @@ class Ledger:
                 start = starts.get(step)
                 begun = start if begun is None else begun if start is None else min(begun, start)
                 jobs[job] = (total, failed + retries.get(step, 0), begun)
-            again, self._jobs = self._jobs, set()
+            again, self._jobs = self._jobs, {}
             for job in again:
                 jobs.setdefault(job, ({}, 0, None))
             for job, (total, failed, begun) in jobs.items():
-                self._settle_job(job, total, failed, begun)
+                self._settle_job(job, total, failed, begun, again.get(job, False))
 
     def _settle_step(self, step: int, delta: dict[str, int], retries: int, start: int | None) -> int:
         row = self._add("steps", "step", step, delta, retries, start)
@@ -173,7 +173,9 @@ class Ledger:
             elif change > 0 and unresolved == 1:
                 self.put(consumer, "READY", "PENDING")
 
-    def _settle_job(self, job: int, delta: dict[str, int], retries: int, start: int | None) -> None:
+    def _settle_job(
+        self, job: int, delta: dict[str, int], retries: int, start: int | None, check_failures: bool
+    ) -> None:
         row = self._add("jobs", "job", job, delta, retries, start)
         n = counts(row)
         status = job_status(n)
@@ -184,7 +186,8 @@ class Ledger:
                 (status, target, (row["ended_at"] or self.now) if status in ENDED else None, job),
             )
         unfinished = sum(n[each] for each in (*WAITING, *BEGUN))
-        if n["FAILED"] > row["max_failed"] and unfinished:
+        # Only a new failure stops the job: a task requeued by hand may try again whatever the others did.
+        if n["FAILED"] > row["max_failed"] and unfinished and (delta.get("FAILED", 0) > 0 or check_failures):
             for (step,) in self.db.execute("SELECT step FROM steps WHERE job = ?", (job,)).fetchall():
                 stop(self, step, "FAILED", only=(*WAITING, *BEGUN))
 

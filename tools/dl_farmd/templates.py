@@ -16,6 +16,7 @@ import orjson
 EXTENSIONS = ("TASK_CHUNKING", "REDACTED_ENV_VARS", "FEATURE_BUNDLE_1", "EXPR", "WRAP_ACTIONS")
 SCHEMA_VERSION = "jobtemplate-2023-09"
 MAX_TASKS = 1_000_000  # a job; its rows are made in memory
+TOO_MANY = f"The job has more than {MAX_TASKS:,} tasks, which is the most that one job can have."
 MAX_MESSAGE = 4096  # characters of a failure's reason
 
 # The API's kinds of job parameter values, by the template's types.
@@ -252,6 +253,9 @@ def _add_tasks(row: StepRow, step: Any, total: int) -> int:
     row.space = {"parameters": [_parameter(name, each) for name, each in definitions.items()]}
     if space.combination is not None:
         row.space["combination"] = str(space.combination)
+    # Refused here, since for chunks the model makes a list of a range before it can be counted.
+    if any(len(each.range) > MAX_TASKS for each in definitions.values()):
+        raise Refused(TOO_MANY)
     if chunked is not None:
         chunks = definitions[chunked].chunks
         row.chunks = {
@@ -263,7 +267,7 @@ def _add_tasks(row: StepRow, step: Any, total: int) -> int:
     sets = StepParameterSpaceIterator(space=space, chunks_task_count_override=1 if chunked else None)
     total += len(sets)
     if total > MAX_TASKS:
-        raise Refused(f"The job has more than {MAX_TASKS:,} tasks, which is the most that one job can have.")
+        raise Refused(TOO_MANY)
     if not len(sets):
         raise Refused(f"Step '{row.name}' has no tasks: a range of its parameter space is empty.")
     dumps = orjson.dumps

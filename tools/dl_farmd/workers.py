@@ -33,7 +33,7 @@ def start(farm: Any) -> None:
 
     farm.transaction(restart_clocks)
     silence_s = farm.settings.get("worker_silence_s", SILENT_S)
-    farm.every(min(LOOK_S, silence_s / 4), lambda db: lose_silent(farm, db, silence_s))
+    farm.every(farm.settings.get("worker_look_s", LOOK_S), lambda db: lose_silent(farm, db, silence_s))
 
 
 def lose_silent(farm: Any, db: sqlite3.Connection, silence_s: float) -> None:
@@ -156,7 +156,7 @@ def update_worker(call: Call) -> dict[str, Any]:
             # The refusal undoes what this request writes, so the status is written after it.
             call.farm.soon(lambda db: _mark_incompatible(call.farm, db, row["worker"]))
             raise _offline(row["worker_id"], "NOT_COMPATIBLE")
-        _take_back(call, row)
+        _take_back(call, row, lost=True)  # it was gone without a word, if it had work
         columns["status"] = "STARTED"
         call.farm.logs.create(log_group(p["farmId"], p["fleetId"]), row["worker_id"])
         result = {"log": worker_log(row), "hostConfiguration": fleet["host_configuration"]}
@@ -166,16 +166,18 @@ def update_worker(call: Call) -> dict[str, Any]:
         elif row["status"] != "STOPPED":
             raise _offline(row["worker_id"], row["status"])
     elif status == "STOPPED":
-        _take_back(call, row)
+        _take_back(call, row, lost=False)
         columns["status"] = "STOPPED"
     store.update(db, "workers", {"worker": row["worker"]}, **columns)
     return result
 
 
-def _take_back(call: Call, row: sqlite3.Row) -> None:
+def _take_back(call: Call, row: sqlite3.Row, *, lost: bool) -> None:
     ledger = Ledger(call.db, call.now)
-    end_sessions(ledger, row, call.farm, lost=False)
+    end_sessions(ledger, row, call.farm, lost=lost)
     ledger.settle()
+    if ledger.readied:
+        call.farm.emit("work", call.db, fleet_id=row["fleet_id"])
 
 
 def _mark_incompatible(farm: Any, db: sqlite3.Connection, worker: int) -> None:
