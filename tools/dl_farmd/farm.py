@@ -6,7 +6,7 @@
     pages.py       nextToken of lists                search.py    filters and sorts of Search*
     logs.py sts.py the other two services            roles.py     Assume*Role
     farms.py queues.py fleets.py associations.py environments.py storage_profiles.py limits.py budgets.py members.py
-    monitors.py licences.py tags.py                  resources, over resources.sql
+    monitors.py licences.py tags.py copies.py        resources, over resources.sql
     jobs.py scheduling.py workers.py sessions.py ... work, over jobs.sql
 
 **An operation** is `@operation("CreateFarm") def create_farm(call: Call) -> dict`. Every module of this package is

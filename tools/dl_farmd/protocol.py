@@ -34,7 +34,7 @@ def to_iso(time_ms: int) -> str:
 
 @lru_cache(maxsize=4096)
 def _iso_second(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 def from_iso(text: str) -> int:
@@ -471,6 +471,7 @@ def _number_check(minimum: float | None, maximum: float | None) -> Check:
         if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
             _fault(faults, path, "Member must be a number")
             return None
+        value = float(value)
         if minimum is not None and value < minimum:
             _fault(faults, path, f"Member must have value greater than or equal to {minimum:g}")
         elif maximum is not None and value > maximum:
