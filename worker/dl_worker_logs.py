@@ -111,9 +111,19 @@ class Stream:
             farm.logs().call("PutLogEvents", {**names, "logEvents": events})
 
     def rotate(self) -> None:
-        """Begin a new file once all of a big one is shipped, and ship what came in between."""
-        if os.stat(self.path).st_size > ROTATE_BYTES and not self.is_grown():
-            os.replace(self.path, f"{self.path}.1")
+        """Begin a new file once all of a big one is shipped; what is written meanwhile moves over."""
+        shipped = self._state()["offset"]
+        if shipped < ROTATE_BYTES or self.is_grown():
+            return
+        old = f"{self.path}.1"
+        os.replace(self.path, old)
+        write_json(self.offset_path, {"offset": 0})
+        with open(old, "rb") as file:
+            file.seek(shipped)
+            rest = file.read()
+        if rest:
+            with open(self.path, "ab", buffering=0) as file:
+                file.write(rest)
 
 
 def batch_of(

@@ -22,11 +22,6 @@ def worker(farm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     made.close()
 
 
-def records(*rows: dict[str, Any]) -> str:
-    end = {"type": "end", "tool": "test", "ok": True}
-    return "".join(json.dumps(row) + "\n" for row in (*rows, end))
-
-
 def stored(worker: OwnWorker, root: Path) -> dict[str, Any]:
     """Hash and store the files below `root` as an input manifest; its entry for CreateJob."""
     pipeline = (
