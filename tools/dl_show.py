@@ -197,8 +197,8 @@ def job_matches_view(view: View) -> int:
         view.print(f"    {row['jobId']}  {row.get('taskRunStatus', ''):<12}  {created}")
         view.print(f"    Tasks: {tasks}\n")
     if total > len(rows):
-        view.print(f"  ... and {total - len(rows)} more\n")
-    view.print("To get details, run: deadline job get --job-id <job-id>")
+        view.print(f"  ... and {total - len(rows)} more")
+    view.print("\nTo get details, run: deadline job get --job-id <job-id>")
     return statuses.OK
 
 
