@@ -188,11 +188,11 @@ class Pool:
         self._hasher.close()  # SQLite must not be carried over a fork
         stops = {signal.SIGINT, signal.SIGTERM}
         parent = os.getpid()
-        for _ in range(self.processes):
-            jobs, results = os.pipe(), os.pipe()
-            # A stop must not unwind the parent's code in the child.
-            signal.pthread_sigmask(signal.SIG_BLOCK, stops)
-            try:
+        # A stop must not unwind the parent's code in a child, nor come before a child is known here.
+        signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+        try:
+            for _ in range(self.processes):
+                jobs, results = os.pipe(), os.pipe()
                 pid = os.fork()
                 if pid == 0:
                     try:
@@ -204,12 +204,12 @@ class Pool:
                         _serve(self.settings, parent, jobs[0], results[1], stops)
                     finally:
                         os._exit(statuses.SOFTWARE)
-            finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
-            os.close(jobs[0])
-            os.close(results[1])
-            os.set_blocking(jobs[1], False)
-            self._workers.append(_Worker(pid, jobs[1], results[0]))
+                self._workers.append(_Worker(pid, jobs[1], results[0]))
+                os.close(jobs[0])
+                os.close(results[1])
+                os.set_blocking(jobs[1], False)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, stops)
 
 
 def _serve(settings: Settings, parent: int, jobs: int, results: int, stops: set[signal.Signals]) -> None:
