@@ -199,6 +199,17 @@ def test_overwriting_leaves_one_file(server: Server, s3) -> None:
     assert len(server.files()) == count
 
 
+def test_an_object_is_sent_as_it_was(server: Server, s3) -> None:
+    """Whoever began to read goes on, whatever happens to the object."""
+    old = random.Random(7).randbytes(24 * MIB)
+    s3.put_object(Bucket=BUCKET, Key="read", Body=old)
+    body = s3.get_object(Bucket=BUCKET, Key="read")["Body"]
+    begun = body.read(MIB)
+    s3.put_object(Bucket=BUCKET, Key="read", Body=b"new")
+    s3.delete_object(Bucket=BUCKET, Key="read")
+    assert begun + body.read() == old
+
+
 @given(data=st.binary(min_size=0, max_size=300), first=st.integers(0, 320), last=st.integers(0, 320))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_range_is_the_slice(s3, data: bytes, first: int, last: int) -> None:

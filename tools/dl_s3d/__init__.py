@@ -27,6 +27,7 @@ from libdeadline.errors import Trouble
 
 GRACE_S = 5.0  # for open requests when told to stop
 BACKLOG = 1024
+MOST_FILES = 16384
 DEFAULT_ACCOUNT = "000000000000"
 DEFAULT_REGION = "us-west-2"
 
@@ -126,7 +127,8 @@ def serve(args: Arguments, run: Run) -> int:
     except sqlite3.Error as error:
         raise Trouble(f"the index of '{folder}/store' cannot be opened: {error}", statuses.IO) from None
     service = Service(store, ring, account, region, run.debug, run.warn)
-    loop = Loop(listener, service.converse, store.commit)
+    loop = Loop(listener, service.converse, store.commit, run.warn)
+    _allow_files()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: loop.stop())
     if where is not None:
@@ -136,6 +138,15 @@ def serve(args: Arguments, run: Run) -> int:
     finally:
         store.close()
     return statuses.OK
+
+
+def _allow_files() -> None:
+    """As many open files as the system lets us have: two for each client that is being answered."""
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if most == resource.RLIM_INFINITY else min(MOST_FILES, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _announce(listener: socket.socket) -> None:

@@ -23,7 +23,6 @@ WRITE = selectors.EVENT_WRITE
 COMMIT = 4  # wait for the end of the turn and its commit
 RECEIVE_BYTES = 1 << 18
 SEND_BYTES = 1 << 20  # most of a file that one connection is sent in a turn
-WHOLE_BYTES = 1 << 16  # a body up to this leaves with its head in one call
 IDLE_S = 600.0  # a connection that says nothing for so long is closed
 THREADS = 2  # for what takes long: copying, hashing stored parts
 
@@ -121,34 +120,16 @@ class Connection:
         if request is not None and request.method == "HEAD":
             yield from self.send(data)
             return
-        if not response.slices:
-            yield from self.send(data + response.body if response.body else data)
-            return
-        if len(response.slices) == 1 and response.slices[0].length <= WHOLE_BYTES:
-            part = response.slices[0]
+        yield from self.send(data + response.body if response.body else data)
+        for number, part in enumerate(response.slices):
+            if number < len(response.descriptors):
+                yield from self._send_file(response.descriptors[number], part.offset, part.length)
+                continue
             descriptor = os.open(part.path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                content = os.pread(descriptor, part.length, part.offset)
+                yield from self._send_file(descriptor, part.offset, part.length)
             finally:
                 os.close(descriptor)
-            yield from self.send(data + content)
-            if len(content) != part.length:
-                raise Gone
-            return
-        # Opened before the first wait: an overwritten object's files are unlinked while it is being sent.
-        descriptors = [os.open(part.path, os.O_RDONLY | os.O_CLOEXEC) for part in response.slices[:64]]
-        try:
-            yield from self.send(data)
-            for number, part in enumerate(response.slices):
-                if number >= len(descriptors):
-                    descriptors.append(os.open(part.path, os.O_RDONLY | os.O_CLOEXEC))
-                yield from self._send_file(descriptors[number], part.offset, part.length)
-                os.close(descriptors[number])
-                descriptors[number] = -1
-        finally:
-            for descriptor in descriptors:
-                if descriptor >= 0:
-                    os.close(descriptor)
 
     def _send_file(self, descriptor: int, offset: int, length: int) -> Generator[int, Any, None]:
         end = offset + length
@@ -178,13 +159,17 @@ class Loop:
     """Runs the connections that come to a listening socket until told to stop.
 
     `serve(connection)` makes the generator of a connection. `commit()` makes all changes of a turn durable;
-    what it raises, those who wait for it get.
+    what it raises, those who wait for it get. `complain` is told of what should not happen.
     """
 
     def __init__(
-        self, listener: socket.socket, serve: Callable[[Connection], Flow], commit: Callable[[], None]
+        self,
+        listener: socket.socket,
+        serve: Callable[[Connection], Flow],
+        commit: Callable[[], None],
+        complain: Callable[[str], None],
     ) -> None:
-        self.listener, self.serve, self.commit = listener, serve, commit
+        self.listener, self.serve, self.commit, self.complain = listener, serve, commit, complain
         self.space = bytearray(RECEIVE_BYTES)
         self.space_view = memoryview(self.space)
         self.selector = selectors.DefaultSelector()
@@ -292,6 +277,10 @@ class Loop:
         try:
             wait = connection.flow.throw(error) if error is not None else connection.flow.send(value)
         except (StopIteration, Gone):
+            self._end(connection)
+            return
+        except Exception as error:  # of one connection; the others go on
+            self.complain(f"a connection was dropped: {type(error).__name__}: {error}")
             self._end(connection)
             return
         if wait.__class__ is Work:

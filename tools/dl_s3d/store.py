@@ -281,6 +281,11 @@ class Store:
         row = self._db.execute(f"SELECT {COLUMNS} FROM object WHERE bucket = ? AND key = ?", (bucket, key)).fetchone()
         return None if row is None else _object(row)
 
+    def whole_object(self, bucket: str, key: bytes) -> Object | None:
+        """An object whose files are all there."""
+        row = self.object(bucket, key)
+        return row if row is not None and self.is_whole(row) else None
+
     def put(self, bucket: str, row: Object) -> None:
         values = (
             bucket,

@@ -5,6 +5,7 @@ Source: RFC 9112; Amazon S3 API reference for addressing by path and the common 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import count
@@ -16,6 +17,8 @@ from .faults import Fault
 
 HEAD_BYTES = 1 << 16  # longest request line with headers
 KEY_BYTES = 1024  # longest key
+WHOLE_BYTES = 1 << 16  # content up to this is read at once and leaves with its head
+HELD_FILES = 256  # most that one response keeps open; later ones are opened in their turn
 PHRASES = {
     200: "OK",
     204: "No Content",
@@ -84,7 +87,8 @@ class Slice:
 class Response:
     """What to answer: `body` is in memory, or `slices` of files follow, of `length` bytes in all.
 
-    A response to HEAD says the length of what GET would give and sends nothing.
+    A response to HEAD says the length of what GET would give and sends nothing. Files are opened when the response is
+    made: an object that is overwritten meanwhile is still sent as it was.
     """
 
     status: int = 200
@@ -93,6 +97,28 @@ class Response:
     slices: list[Slice] = field(default_factory=list)
     length: int | None = None
     close: bool = False
+    descriptors: list[int] = field(default_factory=list)
+
+    def hold(self) -> None:
+        """Open the files of `slices`, or read what is short into `body`.
+
+        Raises: OSError.
+        """
+        if len(self.slices) == 1 and self.slices[0].length <= WHOLE_BYTES:
+            (part,) = self.slices
+            descriptor = os.open(part.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                self.body, self.slices = os.pread(descriptor, part.length, part.offset), []
+            finally:
+                os.close(descriptor)
+            return
+        for part in self.slices[:HELD_FILES]:
+            self.descriptors.append(os.open(part.path, os.O_RDONLY | os.O_CLOEXEC))
+
+    def release(self) -> None:
+        """Close what `hold` opened."""
+        while self.descriptors:
+            os.close(self.descriptors.pop())
 
 
 def parse(head: bytes) -> Request:
