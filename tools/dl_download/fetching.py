@@ -125,7 +125,7 @@ class Fetcher:
                     if self._is_same(folder, copy, other, row):
                         item.name, item.outcome = copy, "present"
                         return
-        temporary = Temporary(folder, name, row["hash"])
+        temporary = Temporary(folder, name, row["hash"], size)
         placed = False
         try:
             self._fill(item, temporary, size)
@@ -174,7 +174,7 @@ class Fetcher:
     def _drop_leftover(self, folder: Folder, name: str, row: File) -> None:
         """Remove what a killed run had of a large file that is not needed any more."""
         if row["size"] >= RESUMED_BYTES:
-            Temporary(folder, name, row["hash"]).close(remove=True)
+            Temporary(folder, name, row["hash"], row["size"]).close(remove=True)
 
     def _fill(self, item: Item, temporary: Temporary, size: int) -> None:
         """Write the content. Raises: Trouble, where the store does not have it or what comes is not it."""
@@ -191,10 +191,10 @@ class Fetcher:
             digest = xxh3_128()
             start = 0
             if attempt == 0 and size >= RESUMED_BYTES:
-                start = min(temporary.size, size)
+                start = min(temporary.found, size)
                 if start and not _read_into(temporary.descriptor, start, digest):
                     start, digest = 0, xxh3_128()
-            if start or temporary.size:
+            if attempt or temporary.found:
                 temporary.restart(start)
             come = start
             told = come

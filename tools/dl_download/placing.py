@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Iterator
 from threading import Lock
+from time import time
 from typing import Any
 
 from libdeadline import statuses
@@ -18,9 +19,10 @@ from libdeadline.errors import Trouble
 
 HAS_DIR_FD = os.open in os.supports_dir_fd and os.stat in os.supports_dir_fd
 OPEN_FOLDERS = 256  # kept open, of each tree
-RESUMED_BYTES = 32 << 20  # temporaries from this size on are taken up where they stopped
+RESUMED_BYTES = 32 << 20  # files from this size on are taken up where a killed run left them
+LEFT_S = 86400.0  # after which nobody is thought to come back for them
 LINK_DEPTH = 8
-_PREFIX, _SUFFIX = ".dl-", ".part"
+_PREFIX, _SUFFIX, _RESUMED_SUFFIX = ".dl-", ".part", ".resumed.part"
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _FILE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -100,7 +102,8 @@ class Folder:
             except OSError:
                 continue
             try:
-                if os.fstat(descriptor).st_size < RESUMED_BYTES and _lock(descriptor):
+                is_left = not name.endswith(_RESUMED_SUFFIX) or os.fstat(descriptor).st_mtime < time() - LEFT_S
+                if is_left and _lock(descriptor):
                     self.unlink(name)
             finally:
                 os.close(descriptor)
@@ -109,18 +112,21 @@ class Folder:
 class Temporary:
     """A file that is written beside its final name; one process at a time has it."""
 
-    def __init__(self, folder: Folder, name: str, hash: str) -> None:
+    def __init__(self, folder: Folder, name: str, hash: str, size: int) -> None:
         """Raises: OSError."""
         from xxhash import xxh3_64_hexdigest
 
         self.folder = folder
         # Named after what it will be, so that the next run finds what a killed one left.
         base = xxh3_64_hexdigest(os.fsencode(name) + hash.encode())
-        self.name = f"{_PREFIX}{base}{_SUFFIX}"
+        self.name = f"{_PREFIX}{base}{_RESUMED_SUFFIX if size >= RESUMED_BYTES else _SUFFIX}"
         for attempt in range(100):
             self.descriptor = folder.open(self.name, os.O_CREAT | os.O_RDWR)
-            if _lock(self.descriptor) and (not HAS_DIR_FD or os.fstat(self.descriptor).st_nlink):
-                return
+            if _lock(self.descriptor):
+                about = os.fstat(self.descriptor)
+                self.found = about.st_size  # bytes that a killed run left in it
+                if about.st_nlink or not HAS_DIR_FD:  # else someone swept it up before we had it
+                    return
             os.close(self.descriptor)
             self.name = f"{_PREFIX}{base}-{os.getpid()}-{attempt}{_SUFFIX}"
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), os.path.join(folder.path, name))
