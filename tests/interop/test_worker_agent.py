@@ -83,7 +83,8 @@ steps:
 def program() -> str:
     """The program file of the reference agent; DL_REFERENCE_VENV may name the virtual environment that has it."""
     named = os.environ.get("DL_REFERENCE_VENV")
-    if named and (Path(named) / "bin" / "deadline-worker-agent").exists():
+    # Older versions know no extensions of Open Job Description.
+    if named and list(Path(named).glob("lib/python3*/site-packages/deadline_cloud_worker_agent-0.3[3-9]*")):
         return str(Path(named) / "bin" / "deadline-worker-agent")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     venv = cache / "deadline-tools" / f"agent-python{sys.version_info[0]}.{sys.version_info[1]}"
