@@ -5,7 +5,8 @@ Usage:
 
 Reads what to do from <folder>/inbox.jsonl, as it grows, and writes what became of it to <folder>/outbox.jsonl;
 what the actions print goes to <folder>/log.jsonl. It needs no service and no other process: whoever started it may
-die and come again.
+die and come again. Started on the folder of a dl-session that was killed, it fails the action that ran, gives up
+what waited, and exits the environments that were entered.
 """
 
 from __future__ import annotations
@@ -81,7 +82,11 @@ class Runner:
         self.queue: list[Action] = []
         self.running: Action | None = None
         self.entered: list[str] = []  # environments to be exited, innermost last
-        self.known: set[str] = set()  # every action that ever came in
+        self.known: dict[str, Action] = {}  # every action that ever came in, in order
+        self.past: dict[str, dict[str, Any]] = {}  # what a dl-session before this one reported
+        self.is_successor = False
+        self.death: str | None = None  # how that one ended
+        self.to_reenter: list[str] = []  # environments that it had entered
         self.unentered: set[str] = set()
         self.is_synced = False
         self.is_ending = False  # an action failed: from now on only exits
@@ -104,10 +109,12 @@ class Runner:
         """Work until the session is over and its environments are exited."""
         Thread(target=self._listen, daemon=True).start()
         self._read_inbox()
-        while not (self.is_over and self.running is None and not self.entered):
+        if self.is_successor:
+            self._settle_past()
+        while not self._is_done():
             if self.running is None:
                 self._start_next()
-                if self.running is None and self.is_over and not self.entered:
+                if self._is_done():
                     break
             timeout = REPORT_S if self._pending_report else LOOK_S
             try:
@@ -117,6 +124,9 @@ class Runner:
             else:
                 self._take(event)
             self._report_late()
+
+    def _is_done(self) -> bool:
+        return self.is_over and self.running is None and not self.entered and not self.to_reenter
 
     def _listen(self) -> None:
         while True:
@@ -143,13 +153,15 @@ class Runner:
                     self._open(row)
                 case "action":
                     if row["session_action_id"] not in self.known:
-                        self.known.add(row["session_action_id"])
-                        self.queue.append(Action(row))
+                        action = self.known[row["session_action_id"]] = Action(row)
+                        self.queue.append(action)
                 case "cancel":
                     self._cancel(row["session_action_ids"], row.get("message"))
                 case "withdraw":
                     gone = set(row["session_action_ids"])
                     self.queue = [action for action in self.queue if action.id not in gone]
+                case "resume":
+                    self.death = row["message"]
                 case "stop":
                     self._stop(row.get("grace_s", STOP_GRACE_S), row.get("message") or "the worker stops")
                 case "end":
@@ -170,6 +182,47 @@ class Runner:
         if now - self._scheduler_seen_at > patience_s:
             self.say("The worker that this session belongs to is gone: the session ends.")
             self._stop(STOP_GRACE_S, "the worker is gone")
+
+    # After a death
+
+    def take_over(self, rows: list[dict[str, Any]]) -> None:
+        """Go on for a dl-session that was killed, by what it wrote into the outbox."""
+        self.is_successor = True
+        self.past = {row["session_action_id"]: row for row in rows if row.get("type") == "action"}
+
+    def _settle_past(self) -> None:
+        """Fail what ran; from now on only environments are exited, those that were entered."""
+        why = self.death or "the session's process died unexpectedly"
+        entered: list[str] = []
+        for action in self.known.values():
+            row = self.past.get(action.id)
+            if row is None or row["status"] == "NEVER_ATTEMPTED":
+                continue
+            if row["status"] == "RUNNING":
+                self._write({**row, "status": "FAILED", "ended_at": now_text(), "progress_message": why})
+            identity = action.detail.get("environmentId", "")
+            if action.kind == "envEnter":
+                entered.append(identity)
+            elif action.kind == "envExit" and identity in entered:
+                entered.remove(identity)
+        self.queue = [action for action in self.queue if action.id not in self.past]
+        self.to_reenter = entered
+        self.is_ending, self.ending_message, self.row_written = True, why, True
+        self.say(f"ERROR: {why}; from now on environments are only exited")
+
+    def _reenter(self) -> None:
+        """Have an environment entered as far as openjd knows, without doing again what its enter did."""
+        identity = self.to_reenter.pop(0)
+        action = self._start_own({"envEnter": {"environmentId": identity}})
+        try:
+            entity = self._needed("environmentDetails", identity)
+            script = entity["template"].get("script")
+            if script:
+                script["actions"] = {**script["actions"], "onEnter": {"command": "true"}}
+            self._enter(action, entity)
+        except Exception as error:  # of whatever library: then it can't be exited either
+            self.say(f"ERROR: cannot exit the environment '{identity}': {error}")
+            self.running = None
 
     # Opening
 
@@ -243,6 +296,15 @@ class Runner:
         while self.running is None:
             if self.is_over:
                 self._abandon_queue()
+            if self.to_reenter:
+                if not self.opening and not self.is_over:
+                    return
+                if self.session is None or self._is_late():
+                    self.to_reenter.clear()
+                else:
+                    self._reenter()
+                continue
+            if self.is_over:
                 if self.entered and self._exit_locally():
                     continue
                 return
@@ -301,9 +363,9 @@ class Runner:
 
     # Actions
 
-    def _enter(self, action: Action) -> None:
+    def _enter(self, action: Action, entity: dict[str, Any] | None = None) -> None:
         identity = action.detail["environmentId"]
-        entity = self._needed("environmentDetails", identity)
+        entity = entity or self._needed("environmentDetails", identity)
         environment = openjd_bridge.environment_template(entity)
         table = openjd_bridge.symbol_table(entity)
         assert self.session is not None
@@ -621,7 +683,7 @@ class Runner:
 
     def _progress(self, percent: float | None, message: str | None) -> None:
         action = self.running
-        if action is None or not action.row:
+        if action is None or not action.row or not action.id:
             return
         before = (action.row.get("progress_percent"), action.row.get("progress_message"))
         if percent is not None:
@@ -742,20 +804,28 @@ class Runner:
 
     def _exit_locally(self) -> bool:
         """Start to exit the innermost environment on nobody's order; whether something was started."""
-        if self.stop_at is not None and monotonic() >= self.stop_at:
+        if self._is_late():
             self.entered.clear()
             return False
         identity = self.entered[-1]
-        self.running = Action({"session_action_id": "", "definition": {"envExit": {"environmentId": identity}}})
-        self.running.started_at = _now()
-        self.running.row = {"type": "action", "status": "RUNNING"}
-        self.generation += 1
+        self._start_own({"envExit": {"environmentId": identity}})
         try:
             self._start_exit(identity, {})
         except (RuntimeError, ValueError) as error:
             self.say(f"ERROR: cannot exit the environment '{identity}': {error}")
             self.running = None
         return True
+
+    def _is_late(self) -> bool:
+        return self.stop_at is not None and monotonic() >= self.stop_at
+
+    def _start_own(self, definition: dict[str, Any]) -> Action:
+        """Make an action that nobody ordered the running one; it is not reported."""
+        self.running = action = Action({"session_action_id": "", "definition": definition})
+        action.started_at = _now()
+        action.row = {"type": "action", "status": "RUNNING"}
+        self.generation += 1
+        return action
 
     def close(self, *, ok: bool) -> None:
         """Remove the session's working files and journal that it is over."""
@@ -838,10 +908,13 @@ def main_of(args: Arguments, run: Run) -> int:
     os.write(lock, orjson.dumps(process_name(os.getpid())))
     journal.heal(folder.outbox)
     journal.heal(folder.log)
-    if os.path.exists(folder.outbox):
-        raise Trouble(f"the session '{folder.session_id}' ran before; its state went with its process", statuses.DATA)
+    past = journal.Reader(folder.outbox).read()
+    if any(row.get("type") == "end" for row in past):
+        raise Trouble(f"the session '{folder.session_id}' is over", statuses.DATA)
     journal.append(folder.outbox, {"type": "session", "session_id": folder.session_id, "started_at": now_text()})
     runner = Runner(folder)
+    if past:
+        runner.take_over(past)
 
     def on_signal(number: int, frame: Any) -> None:
         runner.events.put(("stop", STOP_GRACE_S, f"dl-session got signal {number}"))

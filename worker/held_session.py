@@ -42,7 +42,7 @@ class HeldSession:
         self.reports: dict[str, dict[str, Any]] = {}  # the newest of each action
         self.acknowledged: dict[str, str] = {}
         self.is_opened = False
-        self.has_begun = False  # dl-session said a first word
+        self.beginnings = 0  # of dl-session, by its own word
         self.has_ended = False  # it said its last, or is dead
         self.is_stopping = False  # the worker stops
         self.is_dropped = False  # the farm doesn't list it any more
@@ -110,19 +110,32 @@ class HeldSession:
         self.read()
         if self.has_ended or is_running or (self.process is not None and exit_status is None):
             return
-        if not self.has_begun and self.starts < STARTS and not self.is_dropped:
+        if not self.beginnings and self.starts < STARTS and not self.is_dropped:
             self.start()
             return
         how = f" (status {exit_status})" if exit_status else ""
         if exit_status is not None and exit_status < 0:
             how = f" (killed by signal {-exit_status})"
-        self._bury(f"the session's process died unexpectedly{how}")
+        why = f"the session's process died unexpectedly{how}"
+        if self.beginnings == 1 and self.is_opened and not self.is_stopping:
+            self._resume(why)
+        else:
+            self._bury(why)
+
+    def _resume(self, why: str) -> None:
+        """Have another process bring a session to its end whose own one died: it exits the environments."""
+        host.kill_session_processes(self.session_id)
+        for path in (self.folder.inbox, self.folder.outbox, self.folder.log):
+            journal.heal(path)
+        journal.append(self.folder.inbox, {"type": "resume", "message": why})
+        self.start()
 
     def read(self) -> None:
         """Take in what dl-session has written since the last look."""
         for row in self._outbox.read():
-            self.has_begun = True
-            if row.get("type") == "action":
+            if row.get("type") == "session":
+                self.beginnings += 1
+            elif row.get("type") == "action":
                 self.reports[row["session_action_id"]] = row
             elif row.get("type") == "end":
                 self.has_ended = True

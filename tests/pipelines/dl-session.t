@@ -31,10 +31,10 @@ It runs them in order until it is told that the session is over.
   $ ls work
   [2]
 
-What ran can't run again, and a folder must be there.
+What is over is over, and a folder must be there.
 
   $ dl-session s 2>&1
-  dl-session: the session 's' ran before; its state went with its process
+  dl-session: the session 's' is over
   [65]
   $ dl-session gone 2>&1
   dl-session: no session folder '*/gone' (glob)

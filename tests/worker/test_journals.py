@@ -98,7 +98,13 @@ def test_a_poke_wakes_the_one_that_waits_and_is_lost_on_nobody(tmp_path: Path) -
 
 def test_a_lock_lives_as_long_as_its_process(tmp_path: Path) -> None:
     folder = SessionFolder(str(tmp_path))
-    code = "import sys, time; from dl_worker.folder import try_lock; l = try_lock(sys.argv[1]); print('held', flush=True); time.sleep(60)"
+    code = """
+import sys, time
+from dl_worker.folder import try_lock
+held = try_lock(sys.argv[1])
+print("held", flush=True)
+time.sleep(60)
+"""
     with subprocess.Popen([sys.executable, "-c", code, folder.file("lock")], stdout=subprocess.PIPE) as holder:
         assert holder.stdout and holder.stdout.readline() == b"held\n"
         assert folder.is_running()

@@ -7,6 +7,7 @@ import signal
 import time
 
 from conftest import SESSION_ID, STEP_ID, LoneSession, wait_for
+from dl_worker.host import kill_session_processes
 
 
 def test_tasks_run_in_order_between_enter_and_exit(session: LoneSession) -> None:
@@ -309,3 +310,46 @@ def test_many_small_tasks_are_quick(session: LoneSession) -> None:
     session.outcome(ids[-1])
     assert time.monotonic() - started < 10
     assert os.path.exists(session.folder.outbox)
+
+
+def test_a_successor_fails_what_ran_and_exits_what_was_entered(session: LoneSession) -> None:
+    trace = session.tmp_path / "trace"
+    outer = session.make_environment("Outer", f"echo +outer >>{trace}", f"echo -outer >>{trace}")
+    inner = session.make_environment("Inner", f"echo +inner >>{trace}", f"echo -inner >>{trace}")
+    gone = session.make_environment("Gone", f"echo +gone >>{trace}", f"echo -gone >>{trace}")
+    session.step(f"echo task >>{trace}; sleep 60")
+    session.open()
+    for kind, identity in (("envEnter", outer), ("envEnter", gone), ("envExit", gone), ("envEnter", inner)):
+        session.act({kind: {"environmentId": identity}})
+    running, queued = session.run_task(), session.run_task()
+    wait_for(lambda: "task" in (trace.read_text() if trace.exists() else ""))
+    session.until_running(running)
+    assert session.process
+    session.process.kill()
+    session.process.wait()
+    kill_session_processes(SESSION_ID)
+    session.tell({"type": "resume", "message": "the session's process died (killed by signal 9)"})
+    session.start()
+    exits = [session.act({"envExit": {"environmentId": identity}}) for identity in (inner, outer)]
+    assert [session.outcome(each)["status"] for each in exits] == ["SUCCEEDED", "SUCCEEDED"]
+    row = session.outcome(running)
+    assert (row["status"], row["progress_message"]) == ("FAILED", "the session's process died (killed by signal 9)")
+    assert row["started_at"] and "process_exit_code" not in row
+    assert session.outcome(queued)["status"] == "NEVER_ATTEMPTED"
+    assert trace.read_text().split() == ["+outer", "+gone", "-gone", "+inner", "task", "-inner", "-outer"]
+    assert session.end() == 0
+
+
+def test_a_successor_of_a_dropped_session_exits_by_itself(session: LoneSession) -> None:
+    trace = session.tmp_path / "trace"
+    outer = session.make_environment("Outer", f"echo + >>{trace}", f"echo - >>{trace}")
+    session.open()
+    session.outcome(session.act({"envEnter": {"environmentId": outer}}))
+    assert session.process
+    session.process.kill()
+    session.process.wait()
+    session.tell({"type": "end"})
+    session.start()
+    assert session.process.wait(30) == 0
+    assert trace.read_text().split() == ["+", "-"]
+    assert not session.session_dir.exists()

@@ -99,19 +99,25 @@ def test_all_daemons_killed_at_once_while_the_render_goes_on(worker: OwnWorker) 
 
 
 def test_a_killed_session_fails_its_action_and_the_task_runs_again(worker: OwnWorker) -> None:
-    job_id = worker.submit(f"echo $$ >>{worker.base}/pids; {COUNT}", 2)
+    leave = {"command": "sh", "args": ["-c", f"echo left >>{worker.base}/left"]}
+    environment = {"name": "E", "script": {"actions": {"onEnter": {"command": "true"}, "onExit": leave}}}
+    script = f"echo $$ >>{worker.base}/pids; {COUNT}"
+    job_id = worker.submit(script, 2, template={"jobEnvironments": [environment]})
     wait_for(lambda: b"count 1 2" in _bytes(worker))
     (pid,) = worker.session_pids()
     os.kill(pid, signal.SIGKILL)
     assert worker.outcome(job_id) == "SUCCEEDED"
-    first, *rest = worker.actions(job_id)
+    _, first, *rest = worker.actions(job_id)
     assert first["status"] == "FAILED"
     message = worker.client.call(
         "GetSessionAction",
         worker.ids(queueId=worker.queue_id, jobId=job_id, sessionActionId=first["sessionActionId"]),
     )["progressMessage"]
     assert "killed by signal 9" in message
-    assert [action["status"] for action in rest if action["status"] == "SUCCEEDED"] == ["SUCCEEDED"] * 2
+    done = [action for action in rest if "taskRun" in action["definition"] and action["status"] == "SUCCEEDED"]
+    assert len(done) == 2
+    # The environment of the killed session was exited as well.
+    wait_for(lambda: (worker.base / "left").read_text() == "left\nleft\n")
     # What the killed one had started did not go on beside the second attempt.
     pids = (worker.base / "pids").read_text().split()
     assert not os.path.exists(f"/proc/{pids[0]}")
