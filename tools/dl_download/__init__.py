@@ -62,12 +62,13 @@ from libdeadline.errors import Trouble
 from libdeadline.records import File, Job, Manifest, Record
 
 if TYPE_CHECKING:
+    from libdeadline.fetching import Fetcher, Item
+    from libdeadline.placing import Tree
+
     from libdeadline.aws import Client
     from libdeadline.path_mapping import Rule
     from libdeadline.store import Store
 
-    from .fetching import Fetcher, Item
-    from .placing import Tree
     from .sources import Files, Loaded, Source
 
 WINDOW = 4096  # files on their way at a time
@@ -393,8 +394,8 @@ class Download:
 
     def _transferred(self, batch: Batch) -> Iterator[Record]:
         """Fetch the files of a batch: their records, in order."""
-        from .fetching import Fetcher, Item
-        from .placing import Tree
+        from libdeadline.fetching import Fetcher, Item
+        from libdeadline.placing import Tree
 
         if self.args["--dry-run"]:
             for row, place, local in self._chosen(batch):

@@ -1,0 +1,1 @@
+../tools/dl_download/fetching.py

@@ -1,0 +1,1 @@
+../tools/dl_download/placing.py
