@@ -41,7 +41,7 @@ class Shell:
 
     def become(self, *words: str) -> int:
         """Become a tool. Returns only if the pipeline is printed and not run."""
-        stage = [*words, *self.common]
+        stage = self._with_common(list(words))
         if self._told([stage]):
             return statuses.OK
         sys.stdout.flush()
@@ -55,7 +55,7 @@ class Shell:
         `draws`: progress is shown on a terminal; false where the last stage tells of it.
         `listener` hears of progress and errors as well.
         """
-        listed = [[*stage, *self.common] for stage in stages]
+        listed = [self._with_common(stage) for stage in stages]
         if self._told(listed, asks=asks):
             return statuses.OK
         return Running(self, listed, asks=asks, draws=draws, listener=listener).wait()
@@ -70,11 +70,14 @@ class Shell:
 
         What a stage says of a failure with the status `hold` is not passed on: the caller sees to it.
         """
-        listed = [[*stage, *self.common] for stage in stages]
+        listed = [self._with_common(stage) for stage in stages]
         if self.show:
             _print_error(f"+ {shell_text(listed)}\n")
         running = Running(self, listed, capture=True, listener=listener, hold=hold)
         return running.wait(), bytes(running.captured)
+
+    def _with_common(self, stage: Stage) -> Stage:
+        return [stage[0], *self.common, *stage[1:]]
 
     def _told(self, stages: list[Stage], *, asks: bool = False) -> bool:
         if self.dry:
@@ -196,8 +199,7 @@ class Running:
                 upstream = child.stdout
                 self.children.append(child)
         except BaseException:
-            for child in self.children:
-                child.kill()
+            self._kill()
             raise
 
     def wait(self) -> int:
@@ -206,19 +208,14 @@ class Running:
         The status is that of the first stage that failed, 128+n if a signal ended it. A stage that SIGPIPE ended
         is no cause: the one that it wrote to was gone before.
         """
-        from libdeadline.command import Stopped
-
         try:
             self._narrate()
             ended = [child.wait() for child in self.children]
-        except (Stopped, KeyboardInterrupt) as stopped:
-            self._end(getattr(stopped, "number", 2))
+        except BaseException as stopped:
+            self._end(getattr(stopped, "number", 15))
             raise
         finally:
-            for child in self.children:
-                if child.poll() is None:
-                    child.kill()
-                    child.wait()
+            self._kill()
             if self.narrator:
                 self.narrator.finish()
         found = [statuses.SIGNAL - status if status < 0 else status for status in ended]
@@ -228,6 +225,12 @@ class Running:
         if causes:
             return found[causes[0]]
         return found[-1]
+
+    def _kill(self) -> None:
+        for child in self.children:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
 
     def _narrate(self) -> None:
         import selectors

@@ -1,0 +1,103 @@
+"""A stage of a submission dies at some moment: the whole fails, and no job comes of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TEMPLATE = """
+specificationVersion: jobtemplate-2023-09
+name: never to be made
+parameterDefinitions: [{name: In, type: PATH, objectType: DIRECTORY, dataFlow: IN, default: in}]
+steps: [{name: one, script: {actions: {onRun: {command: "true"}}}}]
+"""
+STAGES = ("dl-bundle", "dl-hash", "dl-manifest", "dl-upload", "dl-submit")
+FILES = 400
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("killed") / "shot"
+    (folder / "in").mkdir(parents=True)
+    for number in range(FILES):
+        (folder / "in" / f"{number}.dat").write_bytes(os.urandom(8192))
+    (folder / "template.yaml").write_text(TEMPLATE)
+    return folder
+
+
+def job_count(farm: Any) -> int:
+    lines = farm.run("dl-ls", "--search", "never to be made", "jobs").stdout.splitlines()
+    return int(json.loads(lines[-1])["total"])
+
+
+def children_of(pid: int) -> dict[str, int]:
+    """The stages that run, by the name of their command."""
+    found = {}
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+        for word in words:
+            name = os.path.basename(word.decode())
+            if name in (*STAGES, "dl-show"):
+                found[name] = int(child)
+    return found
+
+
+def started(farm: Any, bundle: Path, home: Path) -> tuple[subprocess.Popen[str], dict[str, int]]:
+    """A submission whose stages have all been started."""
+    process = subprocess.Popen(
+        ["deadline", "bundle", "submit", str(bundle), "--yes"],
+        env={**farm.environment, "HOME": str(home)},
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        try:
+            stages = children_of(process.pid)
+        except OSError:
+            continue
+        if len(stages) == len(STAGES) + 1:
+            return process, stages
+    process.kill()
+    raise AssertionError("the stages did not start")
+
+
+@pytest.mark.parametrize("victim", STAGES)
+@pytest.mark.parametrize("delay_s", [0.0, 0.25])
+def test_a_killed_stage_means_no_job(farm: Any, bundle: Path, tmp_path: Path, victim: str, delay_s: float) -> None:
+    before = job_count(farm)
+    process, stages = started(farm, bundle, tmp_path)
+    # Held, the stage that creates the job can't be done before another one is killed, whatever the machine's load.
+    os.kill(stages["dl-submit"], signal.SIGSTOP)
+    time.sleep(delay_s)  # to hit another moment; nothing depends on which
+    os.kill(stages[victim], signal.SIGKILL)
+    os.kill(stages["dl-submit"], signal.SIGCONT)
+    out, err = process.communicate(timeout=60)
+    if victim in ("dl-submit",) or process.returncode:
+        assert process.returncode == 137, err
+        assert f"{victim} was ended by signal 9" in err
+        assert "Traceback" not in err
+        assert job_count(farm) == before
+    else:
+        # The victim had done all of its work, and was gone, before the signal came.
+        assert job_count(farm) == before + 1
+    for pid in stages.values():
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_a_killed_wrapper_leaves_no_stage_that_waits(farm: Any, bundle: Path, tmp_path: Path) -> None:
+    process, stages = started(farm, bundle, tmp_path)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    left = {
+        name: Path(f"/proc/{pid}/stat").read_text() for name, pid in stages.items() if Path(f"/proc/{pid}").exists()
+    }
+    assert not left
