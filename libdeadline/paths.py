@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 _RESERVED = re.compile(
     r"(?i)(con|prn|aux|nul|com[0-9\u00b9\u00b2\u00b3]|lpt[0-9\u00b9\u00b2\u00b3]|conin\$|conout\$)[ ]*(\..*)?\Z"
 )
+_PLAIN = re.compile(r"(?!\.\.?(?:/|\Z))[^/\0]+(?:/(?!\.\.?(?:/|\Z))[^/\0]+)*\Z")  # a way down, by parts that are names
 _NOT_ON_WINDOWS = re.compile(r'[<>:"\\|?*\x00-\x1f]')
 
 
@@ -88,6 +89,8 @@ def relative_problem(path: str, *, windows: bool = False) -> str | None:
     It must name a file below the root by its parts alone: no `..`, no absolute path, nothing that another
     spelling could name too. With `windows` each part must also be a name that Windows gives to just one file.
     """
+    if not windows and _PLAIN.match(path):
+        return None
     if not path:
         return "it is empty"
     if path[0] == "/":

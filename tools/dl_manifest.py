@@ -52,7 +52,12 @@ def passing(rows: Iterator[Record], builders: dict[str, manifest.Builder], facts
                 path = row["path"]
                 if problem := paths.relative_problem(path):
                     raise Trouble(f"the path '{path}' is refused: {problem}", statuses.DATA, path=path)
-                builder.add(path, row["hash"], row["size"], row["mtime"])
+                hash_, size, mtime = row["hash"], row["size"], row["mtime"]
+                if type(size) is not int or type(mtime) is not int or not _is_hash(hash_):
+                    raise Trouble(
+                        f"file record '{path}' has a hash, size or mtime that is none", statuses.DATA, path=path
+                    )
+                builder.add(path, hash_, size, mtime)
             except KeyError as error:
                 raise Trouble(
                     f"file record '{row.get('path')}' has no {error.args[0]}: pass the stream through dl-hash",
@@ -62,6 +67,10 @@ def passing(rows: Iterator[Record], builders: dict[str, manifest.Builder], facts
         elif isinstance(row, Root):
             facts[row.root] = row
         yield row
+
+
+def _is_hash(text: Any) -> bool:
+    return isinstance(text, str) and text.isalnum() and text.isascii()
 
 
 def write(builder: manifest.Builder, folder: str, name: str | None) -> tuple[str, manifest.Summary]:
@@ -129,8 +138,7 @@ def writing(args: Arguments, run: Run) -> Iterator[Record]:
         if local:
             prefix = None if args["--name"] == DEFAULT_NAME else args["--name"]
             name = manifest.local_name(args["--root-as"] or root, prefix, now)
-        builder.packed(strict=True)
-        for _ in manifest.check(builder.entries()):
+        for _ in manifest.check_packed(builder.packed(strict=True)):
             pass
         path, summary = write(builder, paths.absolute(folder), name)
         run.count(manifests=1, files=summary.file_count, bytes=summary.total_size)

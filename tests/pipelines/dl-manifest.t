@@ -31,6 +31,13 @@ A stream that was cut, or that failed, makes no manifest; nor does one without f
   dl-manifest: file record 'a.txt' has no hash: pass the stream through dl-hash
   [65]
 
+  $ dl-manifest --open-ended <<<'{"type":"file","path":"a.txt","hash":"0/","size":0,"mtime":0}' 2>&1 >/dev/null
+  dl-manifest: file record 'a.txt' has a hash, size or mtime that is none
+  [65]
+  $ dl-manifest --open-ended <<<'{"type":"file","path":"../a","hash":"0","size":0,"mtime":0}' 2>&1 >/dev/null
+  dl-manifest: the path '../a' is refused: it has a '..'
+  [65]
+
 With a name it is kept where one wants it, the hash of its root in its name.
 
   $ dl-hash in | dl-manifest --to kept --name work --root-as /proj | grep -o '"path":"[^"]*manifest"'
