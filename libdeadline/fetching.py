@@ -1,1 +1,302 @@
-../tools/dl_download/fetching.py
+"""Fetches contents to their places from many threads, each distinct content once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from queue import SimpleQueue
+from threading import Lock
+from typing import Any
+
+from . import statuses
+from .errors import Trouble, os_trouble
+from .placing import RESUMED_BYTES, Folder, Temporary, Tree, copy_names
+from .pool import Pool
+from .records import File
+from .s3 import Changed, S3Error, Stopping
+from .store import Store
+
+TRIES = 3  # of a content that arrives wrong
+READ_BYTES = 1 << 20
+TOLD_BYTES = 8 << 20  # of a file, between two words of its progress
+STOP_S = 3.0  # for which removing temporaries may hold up an exit
+REMEMBERED = 65536  # contents whose place is known, for their duplicates
+_FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE}
+_FICLONE = 0x40049409  # ioctl of Linux: share the blocks of another file
+
+
+class Item:
+    """A file to fetch, and what became of it."""
+
+    __slots__ = ("done", "fatal", "followers", "local", "name", "origin", "outcome", "row", "told", "tree",
+                 "trouble")  # fmt: skip
+
+    def __init__(self, row: File, tree: Tree, local: str) -> None:
+        """`local` is the path below `tree`."""
+        self.row, self.tree, self.local = row, tree, local
+        self.done = self.fatal = False
+        self.outcome: str | None = None
+        self.trouble: Trouble | None = None
+        self.followers: list[Item] = []  # items with the same content, which wait for this one
+        self.origin: Item | None = None  # the item that has the same content already
+        self.name = ""  # the name that it got
+        self.told = 0  # bytes that were told as progress before it was done
+
+
+class Fetcher:
+    """The threads that fetch. Items that are done are put into `finished`, and bytes of large files as they come."""
+
+    def __init__(self, store: Store, conflict: str, jobs: int | None, fsync: bool, finished: SimpleQueue[Any]) -> None:
+        """`conflict` is SKIP, OVERWRITE or CREATE_COPY."""
+        self.store, self.conflict, self.fsync, self.finished = store, conflict, fsync, finished
+        self._pool: Pool[Item] = Pool(self._work, store.s3, jobs)
+        self._lock = Lock()
+        self._first: dict[str, Item] = {}
+
+    def submit(self, item: Item) -> None:
+        """Have a file fetched, or copied once the same content is here."""
+        hash = item.row["hash"]
+        with self._lock:
+            first = self._first.get(hash)
+            if first is None:
+                if len(self._first) >= REMEMBERED:
+                    del self._first[next(iter(self._first))]
+                self._first[hash] = item
+            elif not first.done:
+                first.followers.append(item)
+                return
+            elif first.trouble is None:
+                item.origin = first
+        self._pool.submit(item)
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def stop(self) -> None:
+        """Give up at once; temporaries are removed by the threads that have them."""
+        self.store.s3.stop()
+        self._pool.close()
+        self._pool.join(STOP_S)
+
+    def _work(self, item: Item) -> bool:
+        going = True
+        try:
+            self._settle(item)
+        except Stopping:
+            return False
+        except Exception as error:
+            item.trouble, item.fatal = _judged(error, os.path.join(item.tree.path, item.local))
+        with self._lock:
+            item.done = True
+            followers, item.followers = item.followers, []
+        for each in followers:
+            each.origin = item if item.trouble is None else None
+            self._pool.submit(each)
+        self.finished.put(item)
+        return going
+
+    def _settle(self, item: Item) -> None:
+        """Put the file in its place."""
+        parent, _, name = item.local.rpartition("/")
+        folder = item.tree.folder(parent)
+        row = item.row
+        size, mtime = row["size"], row["mtime"]
+        existing = folder.stat(name)
+        if existing is not None:
+            if stat.S_ISDIR(existing.st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.path.join(folder.path, name))
+            if self.conflict == "SKIP":
+                item.name, item.outcome = name, "skipped"
+                self._drop_leftover(folder, name, row)
+                return
+            if self._is_same(folder, name, existing, row):
+                item.name, item.outcome = name, "present"
+                if self.conflict == "OVERWRITE" and existing.st_mtime_ns // 1000 != mtime:
+                    folder.touch(name, mtime)
+                self._drop_leftover(folder, name, row)
+                return
+            if self.conflict == "CREATE_COPY":
+                for copy in copy_names(name):
+                    other = folder.stat(copy)
+                    if other is None:
+                        break
+                    if self._is_same(folder, copy, other, row):
+                        item.name, item.outcome = copy, "present"
+                        return
+        temporary = Temporary(folder, name, row["hash"], size)
+        placed = False
+        try:
+            self._fill(item, temporary, size)
+            os.utime(temporary.descriptor, ns=(mtime * 1000, mtime * 1000))
+            if self.fsync:
+                os.fsync(temporary.descriptor)
+            item.name = self._place(folder, temporary.name, name, existing is not None)
+            placed = True
+            item.outcome = "new" if item.name else "skipped"
+            item.name = item.name or name
+        finally:
+            temporary.close(remove=not placed or item.outcome == "skipped")
+
+    def _place(self, folder: Folder, temporary: str, name: str, taken: bool) -> str:
+        """Give a temporary its name: which one it got; '' where it got none because the name was taken meanwhile."""
+        if self.conflict == "OVERWRITE":
+            folder.rename(temporary, name)
+            return name
+        if not taken:
+            try:
+                folder.claim(temporary, name)
+                return name
+            except FileExistsError:
+                if self.conflict == "SKIP":
+                    return ""
+        for copy in copy_names(name):
+            try:
+                folder.claim(temporary, copy)
+                return copy
+            except FileExistsError:
+                continue
+        raise AssertionError
+
+    def _is_same(self, folder: Folder, name: str, about: os.stat_result, row: File) -> bool:
+        if not stat.S_ISREG(about.st_mode) or about.st_size != row["size"]:
+            return False
+        try:
+            descriptor = folder.open(name, os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            return bool(_hash_of(descriptor) == row["hash"])
+        finally:
+            os.close(descriptor)
+
+    def _drop_leftover(self, folder: Folder, name: str, row: File) -> None:
+        """Remove what a killed run had of a large file that is not needed any more."""
+        if row["size"] >= RESUMED_BYTES:
+            Temporary(folder, name, row["hash"], row["size"]).close(remove=True)
+
+    def _fill(self, item: Item, temporary: Temporary, size: int) -> None:
+        """Write the content. Raises: Trouble, where the store does not have it or what comes is not it."""
+        from xxhash import xxh3_128
+
+        row = item.row
+        hash = row["hash"]
+        if item.origin is not None and self._copy(item.origin, temporary, hash, size):
+            return
+        key = self.store.data_key(hash)
+        old_key = key.removesuffix(".xxh128")
+        arrived = ""
+        for attempt in range(TRIES):
+            digest = xxh3_128()
+            start = 0
+            if attempt == 0 and size >= RESUMED_BYTES:
+                start = min(temporary.found, size)
+                if start and not _read_into(temporary.descriptor, start, digest):
+                    start, digest = 0, xxh3_128()
+            if attempt or temporary.found:
+                temporary.restart(start)
+            come = start
+            told = come
+
+            def sink(block: memoryview) -> None:
+                nonlocal come, told
+                come += len(block)
+                if come > size:
+                    raise Trouble(f"'{row.path}' is larger in the store than the {size} bytes recorded", statuses.DATA)
+                digest.update(block)  # noqa: B023
+                temporary.write(block)
+                if come - told >= TOLD_BYTES:
+                    item.told += come - told
+                    self.finished.put(come - told)
+                    told = come
+
+            if come < size or not size:
+                try:
+                    found = self.store.s3.fetch(key, sink, start=start)
+                    if found is None and key != old_key:
+                        key = old_key  # as very early submitters named it
+                        found = self.store.s3.fetch(key, sink, start=start)
+                except Changed:
+                    continue
+                if found is None:
+                    raise Trouble(
+                        f"the content of '{row.path}' is not in the store: there is no "
+                        f"'{self.store.s3.url(self.store.data_key(hash))}'",
+                        statuses.NO_INPUT,
+                        path=row.path,
+                    )
+            arrived = digest.hexdigest()
+            if come == size and arrived == hash:
+                return
+        raise Trouble(
+            f"'{self.store.s3.url(key)}' is not what its name says: its content hashes to {arrived}",
+            statuses.DATA,
+            path=row.path,
+        )
+
+    def _copy(self, origin: Item, temporary: Temporary, hash: str, size: int) -> bool:
+        """Take the content from a file that was put in place before; False where it is not that any more."""
+        from xxhash import xxh3_128
+
+        try:
+            source = origin.tree.folder(origin.local.rpartition("/")[0]).open(origin.name, os.O_RDONLY)
+        except (OSError, Trouble):
+            return False
+        try:
+            if size >= READ_BYTES and _clone(source, temporary.descriptor):
+                return temporary.size == size and _hash_of(temporary.descriptor) == hash
+            temporary.restart()
+            digest = xxh3_128()
+            copied = 0
+            while block := os.read(source, min(READ_BYTES, size + 1)):
+                digest.update(block)
+                copied += len(block)
+                if copied > size:
+                    return False
+                temporary.write(memoryview(block))
+            return digest.hexdigest() == hash
+        finally:
+            os.close(source)
+
+
+def _clone(source: int, target: int) -> bool:
+    try:
+        import fcntl
+
+        fcntl.ioctl(target, _FICLONE, source)
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _hash_of(descriptor: int) -> str:
+    from xxhash import xxh3_128
+
+    digest, offset = xxh3_128(), 0
+    while block := os.pread(descriptor, READ_BYTES, offset):
+        digest.update(block)
+        offset += len(block)
+    return digest.hexdigest()
+
+
+def _read_into(descriptor: int, length: int, digest: Any) -> bool:
+    """Hash the first `length` bytes of a file into `digest`; False where there are fewer."""
+    offset = 0
+    while offset < length:
+        block = os.pread(descriptor, min(READ_BYTES, length - offset), offset)
+        if not block:
+            return False
+        digest.update(block)
+        offset += len(block)
+    return True
+
+
+def _judged(error: Exception, path: str) -> tuple[Trouble, bool]:
+    """(the trouble that tells of an error, whether there is no point in going on)."""
+    if isinstance(error, OSError):
+        error.filename = path  # what the person knows, not the name below some open folder
+        return os_trouble(error, "write"), error.errno in _FATAL
+    if isinstance(error, Trouble):
+        return error, isinstance(error, S3Error)
+    said = f"internal error: {type(error).__name__}: {error}; please report it"
+    return Trouble(said, statuses.SOFTWARE), True
