@@ -295,7 +295,9 @@ def _judged(error: Exception, path: str) -> tuple[Trouble, bool]:
     """(the trouble that tells of an error, whether there is no point in going on)."""
     if isinstance(error, OSError):
         error.filename = path  # what the person knows, not the name below some open folder
-        return os_trouble(error, "write"), error.errno in _FATAL
+        trouble = os_trouble(error, "write")
+        trouble.__cause__ = error
+        return trouble, error.errno in _FATAL
     if isinstance(error, Trouble):
         return error, isinstance(error, S3Error)
     said = f"internal error: {type(error).__name__}: {error}; please report it"

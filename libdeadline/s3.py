@@ -699,6 +699,10 @@ class S3:
         """How a person writes the object's address."""
         return f"s3://{self.bucket}/{key}"
 
+    def now(self) -> float:
+        """The time by the server's clock, in epoch seconds, as far as it is known to differ from ours."""
+        return time() + self._skew
+
     def stop(self) -> None:
         """Give up all requests that run, at once; later ones raise Stopping."""
         self.stopping.set()
