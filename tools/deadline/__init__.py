@@ -27,7 +27,7 @@ GROUPS = {
     "farm": "Look at farms.",
     "fleet": "Look at fleets.",
     "job": "Look at jobs, wait for them, cancel them; get their logs and their output.",
-    "queue": "Look at queues.",
+    "queue": "Look at queues, and take their roles.",
     "worker": "Look at workers.",
 }
 

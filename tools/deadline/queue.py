@@ -47,4 +47,22 @@ def paramdefs(options: Arguments, shell: Shell) -> int:
     return shell.run(["dl-ls", "--whole", *reach(options), "queue-environments"], ["dl-show", "parameters"])
 
 
-COMMANDS = {"list": list_queues, "get": get, "paramdefs": paramdefs}
+def export_credentials(options: Arguments, shell: Shell) -> int:
+    """deadline queue export-credentials - print credentials of a queue's role for AWS programs
+
+    Usage: deadline queue export-credentials [options]
+
+    Options:
+      --profile=<name>          AWS profile to use.
+      --farm-id=<id>            Farm of the queue.
+      --queue-id=<id>           Queue whose role to take, else the default queue.
+      --region=<name>           AWS region of the farm.
+      --mode=<mode>             user or read [default: user].
+      --output-format=<format>  credentials_process [default: credentials_process].
+    """
+    options.choice("--output-format", ("credentials_process",))
+    mode = options.choice("--mode", ("user", "read"))
+    return shell.become("dl-credentials", *reach(options), f"--mode={mode}", "--format=process")
+
+
+COMMANDS = {"list": list_queues, "get": get, "paramdefs": paramdefs, "export-credentials": export_credentials}
