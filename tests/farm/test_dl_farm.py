@@ -159,6 +159,13 @@ def test_more_and_fewer_workers(local: Farm) -> None:
     assert local.process("dl-farmd") == first  # nothing else was disturbed
 
 
+def test_up_from_another_shell_disturbs_nothing(local: Farm) -> None:
+    local("up", "--workers=1")
+    before = local.processes()
+    local("up", PATH=f"{COMMANDS}:/usr/bin:/bin", http_proxy="http://127.0.0.1:9", AWS_PROFILE="other", TERM="dumb")
+    assert local.processes().keys() == before.keys()
+
+
 def test_servers_that_are_killed_come_back_and_nobody_is_refused(local: Farm) -> None:
     local("up", "--workers=0")
     for name in ("farmd", "s3d"):
@@ -261,6 +268,8 @@ def test_variables_survive_eval_in_any_folder(tmp_path: Path) -> None:
         assert seen == f"{farm.folder}/aws/config\n"
         stale = {"AWS_ACCESS_KEY_ID": "AKIASTALE", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
         assert farm("env", **stale).stdout == farm("env").stdout
+        proxied = farm("env", http_proxy="http://127.0.0.1:9", NO_PROXY="example.com").stdout
+        assert "NO_PROXY=example.com,127.0.0.1\n" in proxied
         assert farm.shell('echo "${AWS_ACCESS_KEY_ID-none} ${AWS_ENDPOINT_URL-none}"') == "none none\n"
     finally:
         farm("reset", "--yes")

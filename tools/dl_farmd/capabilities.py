@@ -10,8 +10,10 @@ from math import ceil
 from typing import Any
 
 from . import store
+from .lookup import STEP_COLUMNS
 from .run_status import WAITING, Ledger
 
+ONLINE_MS = 1000  # how long a count of workers is good for
 # What a host has of it that says nothing about it; Open Job Description's defaults.
 DEFAULT_AMOUNTS = {"amount.worker.gpu": (0.0, 0.0), "amount.worker.gpu.memory": (0.0, 0.0)}
 
@@ -37,6 +39,7 @@ class Matcher:
     def __init__(self) -> None:
         self._fits: dict[tuple[int, str], bool] = {}
         self._limits: dict[int, list[tuple[str, int, int]]] = {}
+        self._online: dict[str, tuple[int, int]] = {}  # fleet -> (good until, how many)
 
     def forget(self) -> None:
         """Work everything out anew."""
@@ -69,6 +72,18 @@ class Matcher:
                 if name in needs
             ]
         return found
+
+    def online(self, db: sqlite3.Connection, fleet_id: str, now: int) -> int:
+        """How many workers of a fleet may take work, as of a second ago at most."""
+        until, count = self._online.get(fleet_id, (0, 0))
+        if now >= until:
+            count = store.value(
+                db,
+                "SELECT count(*) FROM workers WHERE fleet_id = ? AND status IN ('STARTED', 'IDLE', 'RUNNING')",
+                fleet_id,
+            )
+            self._online[fleet_id] = now + ONLINE_MS, count
+        return count
 
 
 def queue_limits(db: sqlite3.Connection, queue_id: str) -> list[tuple[str, str, int]]:
@@ -129,7 +144,7 @@ def check_job(farm: Any, ledger: Ledger, job: int) -> None:
     ]
     if not fleets:
         return
-    steps = db.execute("SELECT * FROM steps WHERE job = ?", (job,)).fetchall()
+    steps = db.execute(f"SELECT {STEP_COLUMNS} FROM steps WHERE job = ?", (job,)).fetchall()
     bad = [
         step
         for step in steps

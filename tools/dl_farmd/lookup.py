@@ -8,6 +8,18 @@ from typing import Any
 
 from . import store
 from .errors import ResourceNotFound
+from .run_status import STATUSES
+
+# All of a step but the long texts, which only workers ask for.
+_COUNTS = [f"n_{status.lower()}" for status in STATUSES]
+STEP_COLUMNS = ", ".join(
+    f"steps.{name}"
+    for name in [
+        "step", "step_id", "job", "position", "name", "description", "requirements", "space", "chunks",
+        "dependencies", "unresolved", "lifecycle_status", "status", "target", "retries", *_COUNTS,
+        "ran_ms", "ran_actions", "ran_tasks", "created_at", "updated_at", "updated_by", "started_at", "ended_at",
+    ]
+)  # fmt: skip
 
 
 def queue(db: sqlite3.Connection, ids: dict[str, Any]) -> sqlite3.Row:
@@ -35,7 +47,7 @@ def step(db: sqlite3.Connection, ids: dict[str, Any]) -> sqlite3.Row:
     """The step of farmId, queueId, jobId and stepId, with `job_id`, `farm_id`, `queue_id`, `created_by` of its job."""
     row = store.one(
         db,
-        "SELECT steps.*, jobs.job_id, jobs.farm_id, jobs.queue_id, jobs.created_by,"
+        f"SELECT {STEP_COLUMNS}, jobs.job_id, jobs.farm_id, jobs.queue_id, jobs.created_by,"
         " jobs.lifecycle_status AS job_lifecycle"
         " FROM steps JOIN jobs USING (job) WHERE step_id = ? AND job_id = ? AND queue_id = ? AND farm_id = ?",
         ids["stepId"], ids["jobId"], ids["queueId"], ids["farmId"],

@@ -17,14 +17,17 @@ from .operations import Call, Hold, operation
 from .run_status import BEGUN, Ledger, finish
 
 ONLINE = ("STARTED", "IDLE", "RUNNING", "STOPPING")
-WORKING_S = 1  # update interval with sessions in hand
-STOPPING_S = 1
-MANY_WORKERS = (16, 200)  # online in a fleet: above these, idle ones ask less often
+MANY_WORKERS = (16, 200)  # online in a fleet: above these, they ask less often
 IDLE_S = (0, 5, 15)  # 0: at once, and the answer is held until there is work
+WORKING_S = (1, 2, 5)
 HOLD_S = 1.0  # short, since an agent that is told to stop waits for the answer
-AHEAD_S = 2.0  # how much work a worker is given at once
+AHEAD_INTERVALS = 2  # how much work a worker is given at once
 MAX_AHEAD = 64  # tasks
 LOG_INTERVAL_S = "5"
+JOB_COLUMNS = (
+    "job, job_id, farm_id, queue_id, priority, max_workers, lifecycle_status, retries, created_at,"
+    " n_assigned, n_starting, n_scheduled, n_running, attachments IS NOT NULL AS attached"
+)
 SHUNNED_MS = 5000  # how long a worker leaves a job to others after a set-up that failed
 
 
@@ -282,8 +285,8 @@ class Scheduler:
 
     def top_up(self, session: sqlite3.Row, running: int) -> bool:
         """Give a session more tasks of its step, if it may have them. Returns whether it got any."""
-        step = store.one(self.db, "SELECT * FROM steps WHERE step = ?", session["step"])
-        job = store.one(self.db, "SELECT * FROM jobs WHERE job = ?", session["job"])
+        step = store.one(self.db, f"SELECT {lookup.STEP_COLUMNS} FROM steps WHERE step = ?", session["step"])
+        job = store.one(self.db, f"SELECT {JOB_COLUMNS} FROM jobs WHERE job = ?", session["job"])
         if step is None or job is None or not step["n_ready"] or job["lifecycle_status"] == "ARCHIVED":
             return False
         room = self.ahead(step) - running
@@ -313,21 +316,15 @@ class Scheduler:
         if not step["ran_actions"] or step["chunks"] or self.limits_of(step):
             return 1
         mean_s = step["ran_ms"] / step["ran_actions"] / 1000
-        wanted = min(MAX_AHEAD, int(AHEAD_S / max(mean_s, 0.01)))
+        ahead_s = AHEAD_INTERVALS * _by_size(WORKING_S, self.rivals())
+        wanted = min(MAX_AHEAD, int(ahead_s / max(mean_s, 0.01)))
         if wanted <= 1:
             return 1
         return max(1, min(wanted, -(-step["n_ready"] // self.rivals())))
 
     def rivals(self) -> int:
         """How many workers may want tasks now."""
-        return max(
-            1,
-            store.value(
-                self.db,
-                "SELECT count(*) FROM workers WHERE fleet_id = ? AND status IN ('STARTED', 'IDLE', 'RUNNING')",
-                self.worker["fleet_id"],
-            ),
-        )
+        return max(1, self.match.online(self.db, self.worker["fleet_id"], self.now))
 
     def open_next(self) -> bool:
         """Open a session with the work that is this worker's turn. Returns whether there was any."""
@@ -359,7 +356,8 @@ class Scheduler:
             if self.is_full(job) or (held is None and self.shuns(job)):
                 continue
             steps = self.db.execute(
-                "SELECT * FROM steps WHERE job = ? AND n_ready > 0 ORDER BY position", (job["job"],)
+                f"SELECT {lookup.STEP_COLUMNS} FROM steps WHERE job = ? AND n_ready > 0 ORDER BY position",
+                (job["job"],),
             ).fetchall()
             for step in steps:
                 if self.match.fits(self.db, queue["queue_id"], step, self.worker["fleet_id"]) and self.has_limits(step):
@@ -368,7 +366,7 @@ class Scheduler:
 
     def ordered(self, queue: sqlite3.Row, held: int | None) -> Iterator[sqlite3.Row]:
         """The jobs of a queue that have READY tasks, in the order of its scheduling configuration."""
-        sql = "SELECT * FROM jobs WHERE queue_id = ? AND n_ready > 0 ORDER BY priority DESC, job"
+        sql = f"SELECT {JOB_COLUMNS} FROM jobs WHERE queue_id = ? AND n_ready > 0 ORDER BY priority DESC, job"
         rows = self.db.execute(sql, (queue["queue_id"],))
         configuration = queue["scheduling_configuration"] or {}
         if "priorityBalanced" in configuration:
@@ -472,7 +470,7 @@ class Scheduler:
             status="STARTED", host=self.worker["host"], started_at=self.now,
         )  # fmt: skip
         session = store.value(self.db, "SELECT last_insert_rowid()")
-        attached = job["attachments"] is not None
+        attached = bool(job["attached"])
         if attached:
             self.add_action(session, "syncInputJobAttachments")
         environments = self.db.execute(
@@ -681,11 +679,9 @@ def _answer(call: Call, worker: sqlite3.Row) -> dict[str, Any]:
 
 def _interval(call: Call, worker: sqlite3.Row, busy: bool) -> int:
     """When the worker shall call again: soon on a small farm, so that small jobs start at once."""
-    if busy:
-        return WORKING_S
-    online = store.value(
-        call.db,
-        "SELECT count(*) FROM workers WHERE fleet_id = ? AND status IN ('STARTED', 'IDLE', 'RUNNING')",
-        worker["fleet_id"],
-    )
-    return IDLE_S[sum(online > bound for bound in MANY_WORKERS)]
+    online = capabilities.matcher(call.farm).online(call.db, worker["fleet_id"], call.now)
+    return _by_size(WORKING_S if busy else IDLE_S, online)
+
+
+def _by_size(seconds: tuple[int, int, int], workers: int) -> int:
+    return seconds[sum(workers > bound for bound in MANY_WORKERS)]

@@ -42,7 +42,8 @@ JOBS = search.Target(
     parameters="jobs.parameters",
 )
 STEPS = search.Target(
-    select="SELECT steps.*, jobs.job_id, jobs.queue_id, jobs.created_by FROM steps JOIN jobs USING (job)",
+    select=f"SELECT {lookup.STEP_COLUMNS}, jobs.job_id, jobs.queue_id, jobs.created_by"
+    " FROM steps JOIN jobs USING (job)",
     fields={
         "NAME": Field("steps.name"),
         "STEP_ID": Field("steps.step_id"),

@@ -10,8 +10,8 @@ from .operations import Call, operation
 from .run_status import Ledger, counts
 
 # What depends on a step, and what it depends on, resolved or not: the four dependencyCounts.
-SELECT = """
-SELECT steps.*, jobs.job_id, jobs.farm_id, jobs.queue_id, jobs.created_by,
+SELECT = f"""
+SELECT {lookup.STEP_COLUMNS}, jobs.job_id, jobs.farm_id, jobs.queue_id, jobs.created_by,
     (SELECT count(*) FROM step_edges WHERE dependency = steps.step) AS consumers
 FROM steps JOIN jobs USING (job)
 """
