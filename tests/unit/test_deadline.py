@@ -1,5 +1,6 @@
 """The wrapper: how words are parsed, how stages run, and what their statuses and messages become."""
 
+import json
 import os
 import signal
 import subprocess
@@ -141,6 +142,17 @@ def test_the_first_cause_is_the_status_and_is_told_alone(
 ) -> None:
     assert shell.run(*([stage] for stage in stages)) == status
     assert capfd.readouterr().err == told
+
+
+def test_progress_as_json_passes_records_and_leaves_out_what_follows(
+    shell: pipeline.Shell, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shell.mode = "json"
+    assert shell.run(["t-say"], ["t-warn"], ["t-fail"], ["t-late"]) == 77
+    rows = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert [(row["tool"], row.get("status")) for row in rows] == [("t-warn", None), ("t-fail", 77)]
+    assert shell.run(["t-die"], ["t-late"]) == 137
+    assert json.loads(capfd.readouterr().err)["message"] == "t-die was ended by signal 9"
 
 
 def test_a_stage_whose_reader_left_is_no_cause(shell: pipeline.Shell, capfd: pytest.CaptureFixture[str]) -> None:

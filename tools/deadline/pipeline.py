@@ -4,8 +4,8 @@
        └──stderr──┐        └──stderr──┐        └──stderr──┐
                   └───────────────────┴───────────────────┴──▶ Narrator ──▶ (ours)
 
-All start at once, so that their start-ups overlap. With progress as JSON the stages write to our standard
-error themselves. Each stage is in our process group: the terminal's Ctrl-C reaches all, any other signal is passed on.
+All start at once, so that their start-ups overlap. Each is in our process group: the terminal's Ctrl-C reaches all,
+any other signal is passed on.
 """
 
 from __future__ import annotations
@@ -166,12 +166,10 @@ class Running:
         self.names = [stage[0] for stage in stages]
         commands = [[*program(stage[0]), *stage[1:]] for stage in stages]
         self.capture, self.captured = capture, bytearray()
-        self.narrator = (
-            None if shell.mode == "json" else Narrator(self.names, shell.mode == "bar" and draws, listener, hold)
-        )
+        self.narrator = Narrator(self.names, shell.mode, draws, listener, hold)
         # Text must not run into the line of progress on the same terminal: it goes by way of us.
-        self.relays = not capture and self.narrator is not None and self.narrator.draws and os.isatty(1)
-        environment = {**os.environ, "DL_PROGRESS": "json"} if self.narrator else None
+        self.relays = not capture and self.narrator.draws and os.isatty(1)
+        environment = {**os.environ, "DL_PROGRESS": "json"}
         kept: tuple[int, ...] = ()
         if asks:
             saved = os.dup(0)
@@ -190,7 +188,7 @@ class Running:
                     command,
                     stdin=upstream if upstream is not None else (subprocess.DEVNULL if asks else None),
                     stdout=None if last and not capture and not self.relays else subprocess.PIPE,
-                    stderr=subprocess.PIPE if self.narrator else None,
+                    stderr=subprocess.PIPE,
                     env=environment,
                     pass_fds=kept,
                 )
@@ -216,12 +214,10 @@ class Running:
             raise
         finally:
             self._kill()
-            if self.narrator:
-                self.narrator.finish()
+            self.narrator.finish()
         found = [statuses.SIGNAL - status if status < 0 else status for status in ended]
         causes = [index for index, status in enumerate(found) if status not in (0, SIGPIPE_STATUS)]
-        if self.narrator:
-            self.narrator.explain(causes, found)
+        self.narrator.explain(causes, found)
         if causes:
             return found[causes[0]]
         return found[-1]
@@ -252,11 +248,10 @@ class Running:
                         self.captured += block
                     elif key.data == -1:
                         self._relay(block)
-                    elif self.narrator:
+                    else:
                         self.narrator.hear(key.data, block)
 
     def _relay(self, block: bytes) -> None:
-        assert self.narrator is not None
         self.narrator.clear()
         left = memoryview(block)
         while left:
@@ -297,10 +292,14 @@ class Listener:
 
 
 class Narrator:
-    """Turns what the stages report into lines for a person, and one line of progress on a terminal."""
+    """Turns what the stages report into lines for a person, and one line of progress on a terminal.
 
-    def __init__(self, names: list[str], draws: bool, listener: Listener | None, hold: int | None) -> None:
-        self.names, self.draws, self.listener, self.hold = names, draws, listener, hold
+    With progress as JSON it passes their records on. What follows from the failure of another stage is left out.
+    """
+
+    def __init__(self, names: list[str], mode: str, draws: bool, listener: Listener | None, hold: int | None) -> None:
+        self.names, self.listener, self.hold = names, listener, hold
+        self.json, self.draws = mode == "json", mode == "bar" and draws
         self.tails = [b""] * len(names)
         self.latest: dict[int, str] = {}
         self.held: dict[int, list[str]] = {}
@@ -315,28 +314,33 @@ class Narrator:
             self._line(index, line)
 
     def _line(self, index: int, line: bytes) -> None:
-        if not line.startswith(b'{"type":"'):
-            self._say(line.decode("utf-8", "replace"))
-            return
         import json
 
-        row = json.loads(line)
-        if row["type"] == "progress":
+        text = line.decode("utf-8", "replace")
+        try:
+            row = json.loads(line) if line.startswith(b'{"type":"') else {}
+        except ValueError:
+            row = {}
+        if row.get("type") == "progress":
+            if self.json:
+                self._say(text)
             self.latest[index] = _progress_text(row)
             self._draw()
             if self.listener:
                 self.listener.progress(row)
-        elif row["type"] == "error":
-            if row.get("status") is not None and row["status"] == self.hold:
+        elif row.get("type") == "error":
+            status, message = row.get("status"), str(row.get("message"))
+            if status is not None and status == self.hold:
                 return
-            label = "" if row.get("status") else "warning: "
-            text = f"{row['tool']}: {label}{' '.join(str(row['message']).splitlines())}"
-            if row["message"].startswith(NOT_WHOLE):
-                self.held.setdefault(index, []).append(text)
-            else:
-                self._say(text)
-                if self.listener and row.get("status"):
-                    self.listener.error(text)
+            told = f"{row.get('tool')}: {'' if status else 'warning: '}{' '.join(message.splitlines())}"
+            if message.startswith(NOT_WHOLE):
+                self.held.setdefault(index, []).append(text if self.json else told)
+                return
+            self._say(text if self.json else told)
+            if self.listener and status:
+                self.listener.error(told)
+        else:
+            self._say(text)
 
     def explain(self, causes: list[int], found: list[int]) -> None:
         """Say why the whole failed, where no stage has said so: one that was killed, or a stream cut short."""
@@ -344,7 +348,14 @@ class Narrator:
             return
         first = causes[0]
         if found[first] > statuses.SIGNAL and found[first] - statuses.SIGNAL not in (2, 15):
-            self._say(f"deadline: {self.names[first]} was ended by signal {found[first] - statuses.SIGNAL}")
+            message = f"{self.names[first]} was ended by signal {found[first] - statuses.SIGNAL}"
+            if self.json:
+                import json
+
+                error = {"type": "error", "tool": "deadline", "message": message, "status": found[first]}
+                self._say(json.dumps(error, separators=(",", ":")))
+            else:
+                self._say(f"deadline: {message}")
         for text in self.held.get(first, []):
             self._say(text)
 
