@@ -84,9 +84,11 @@ class Keeper:
         self.tried[name] = now
         try:
             expires = renew()
-        except Trouble as trouble:
-            self.run.warn(f"cannot renew the credentials of '{name}': {trouble.message}")
-            self.folder.tell_log("AWSCreds", "Refresh", trouble.message, level="ERROR", resource=name)
+        except (Trouble, OSError) as error:
+            # An OSError: the queue's folder went with its last session meanwhile, or the disk is full.
+            why = error.message if isinstance(error, Trouble) else str(error)
+            self.run.warn(f"cannot renew the credentials of '{name}': {why}")
+            self.folder.tell_log("AWSCreds", "Refresh", why, level="ERROR", resource=name)
             return now + AGAIN_S
         if expires is None:
             return now + LONGEST_S

@@ -146,6 +146,7 @@ class Scheduler:
 
     def _bury(self, held: HeldSession) -> None:
         """End a session that the farm knows nothing of any more; its folder goes once its log is shipped."""
+        held.is_stopping = True
         held.drop()
         held.kill()
         held.look()
@@ -362,6 +363,7 @@ class Scheduler:
     def _kill_all(self) -> None:
         """End what is left of every session, and give up what the farm will not ask for any more."""
         for held in self.sessions.values():
+            held.is_stopping = True
             if held.is_running():
                 held.stop(1.0, "the worker is no longer the farm's")
         until = monotonic() + 2

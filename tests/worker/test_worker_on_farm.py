@@ -238,3 +238,95 @@ def test_many_tasks_each_reported_once(worker: OwnWorker) -> None:
     actions = worker.actions(job_id)
     assert [action["status"] for action in actions] == ["SUCCEEDED"] * 150
     assert len({action["definition"]["taskRun"]["taskId"] for action in actions}) == 150
+
+
+class MetadataService:
+    """Stands for EC2's instance metadata service, which can't be had here."""
+
+    def __init__(self) -> None:
+        from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+        from threading import Thread
+
+        answers: dict[str, str] = {"instance-id": "i-0123456789abcdef0"}
+        self.answers = answers
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_PUT(self) -> None:
+                self.answer("token" if self.path == "/latest/api/token" else None)
+
+            def do_GET(self) -> None:
+                known = self.headers.get("X-aws-ec2-metadata-token") == "token"
+                self.answer(answers.get(self.path.removeprefix("/latest/meta-data/")) if known else None)
+
+            def answer(self, text: str | None) -> None:
+                self.send_response(200 if text else 404)
+                self.send_header("Content-Length", str(len(text or "")))
+                self.end_headers()
+                self.wfile.write((text or "").encode())
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+
+def test_a_spot_notice_drains_the_worker_in_time(worker: OwnWorker) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    metadata = MetadataService()
+    worker.environment["AWS_EC2_METADATA_DISABLED"] = "false"
+    worker.environment["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = metadata.url
+    worker.start("dl-worker-watch")
+    job_id = worker.submit(f"echo $$ >{worker.base}/pid; sleep 60")
+    wait_for((worker.base / "pid").exists)
+    at = (datetime.now(UTC) + timedelta(seconds=8)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    metadata.answers["spot/instance-action"] = f'{{"action": "terminate", "time": "{at}"}}'
+    assert worker.processes["dl-worker-schedule"].wait(30) == 0
+    assert worker.worker_status() == "STOPPED"
+    (action,) = worker.actions(job_id)
+    ids = worker.ids(queueId=worker.queue_id, jobId=job_id, sessionActionId=action["sessionActionId"])
+    told = worker.client.call("GetSessionAction", ids)
+    assert (told["status"], told["progressMessage"]) == ("INTERRUPTED", "the spot instance is to be interrupted")
+    metadata.server.shutdown()
+
+
+def test_a_copied_host_becomes_a_worker_of_its_own(worker: OwnWorker) -> None:
+    metadata = MetadataService()
+    worker.environment["AWS_EC2_METADATA_DISABLED"] = "false"
+    worker.environment["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = metadata.url
+    worker.stop("dl-worker-schedule")
+    first = worker.folder.worker()["worker_id"]
+    assert worker.enrol() == first  # the instance is noted with the worker that there is
+    metadata.answers["instance-id"] = "i-0fedcba9876543210"
+    second = worker.enrol()
+    assert second != first
+    assert worker.folder.worker() == {"worker_id": second, "instance_id": "i-0fedcba9876543210"}
+    metadata.server.shutdown()
+
+
+def test_a_host_configuration_runs_once_before_any_work(worker: OwnWorker) -> None:
+    worker.stop("dl-worker-schedule")
+    script = "#!/bin/sh\necho made ready for $DEADLINE_FLEET_ID; echo x >>made; exit $(cat status)"
+    fleet = worker.client.call("GetFleet", worker.ids(fleetId=worker.fleet_id))
+    worker.client.call(
+        "UpdateFleet",
+        worker.ids(
+            fleetId=worker.fleet_id,
+            configuration=fleet["configuration"],
+            hostConfiguration={"scriptBody": script, "scriptTimeoutSeconds": 300},
+        ),
+    )
+    status, made = Path(worker.folder.file("status")), Path(worker.folder.file("made"))
+    status.write_text("3")
+    failed = worker.run("dl-worker-enroll")
+    assert failed.returncode == 78
+    assert "host configuration ended with status 3" in failed.stderr
+    assert worker.worker_status() == "STOPPED"
+    status.write_text("0")
+    worker.enrol()
+    worker.enrol()
+    assert made.read_text() == "x\nx\n"  # the failed one and the good one; a third time it is skipped
+    assert not os.path.exists(worker.folder.file("host_configuration.sh"))
+    assert f"made ready for {worker.fleet_id}" in Path(worker.folder.file("log", "worker.jsonl")).read_text()
