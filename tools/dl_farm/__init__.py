@@ -92,11 +92,10 @@ def up(args: Arguments, run: Run) -> Folder:
         if _write_programs(folder):
             supervisor.update()
         default.refresh(folder)
-        if not programs.has_worker():
-            run.warn("the worker's commands are not installed: jobs will wait")
-            return folder
         run.progress.update(message="waiting for the workers", done_count=0, total_count=settings["workers"])
-        resources.wait_for_workers(folder, client, lambda count: run.progress.update(done_count=count))
+        resources.wait_for_workers(
+            folder, client, supervisor.has_all_workers, lambda count: run.progress.update(done_count=count)
+        )
     return folder
 
 

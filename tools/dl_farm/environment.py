@@ -6,13 +6,14 @@ Source: spec/service.md section 1.1, AWS SDKs and Tools Reference Guide.
 from __future__ import annotations
 
 import json
+import os
 from shlex import quote
 from typing import TYPE_CHECKING
 
 from libdeadline import statuses
 from libdeadline.errors import Trouble
 
-from .layout import replace
+from .layout import HOST, replace
 
 if TYPE_CHECKING:
     from .layout import Folder
@@ -45,12 +46,31 @@ def variables(folder: Folder) -> dict[str, str]:
 
 
 # Set in a shell, these would win over the profile and lead elsewhere.
-OVERRIDING = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL")
+OVERRIDING = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_ROLE_ARN",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_ENDPOINT_URL",
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+)
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+
+
+def past_proxies() -> dict[str, str]:
+    """The variables that keep requests to this machine from a proxy, if one is set."""
+    if not any(os.environ.get(name) or os.environ.get(name.lower()) for name in PROXIES):
+        return {}
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = given if HOST in given.split(",") else ",".join(each for each in (given, HOST) if each)
+    return {"NO_PROXY": hosts, "no_proxy": hosts}
 
 
 def exports(folder: Folder) -> str:
     """Shell commands that set the variables, for `eval`."""
-    lines = [f"export {name}={quote(value)}" for name, value in variables(folder).items()]
+    lines = [f"export {name}={quote(value)}" for name, value in (variables(folder) | past_proxies()).items()]
     return "\n".join([*lines, f"unset {' '.join(OVERRIDING)}"]) + "\n"
 
 

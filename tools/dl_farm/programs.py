@@ -46,11 +46,6 @@ def command_path() -> str:
     return f"{command_folder()}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
 
-def has_worker() -> bool:
-    """Whether the worker's commands are installed with this one."""
-    return os.access(os.path.join(command_folder(), "dl-worker-schedule"), os.X_OK)
-
-
 def configuration(folder: Folder) -> str:
     """The text of supervisord.conf for the remembered ports, ids and number of workers."""
     commands = command_folder()
@@ -81,7 +76,7 @@ minprocs=64
 """
     ]
     sections += [_server(folder, commands, name) for name in SERVERS]
-    if folder.settings.get("fleet_id") and has_worker():
+    if folder.settings.get("fleet_id"):
         sections += [_worker(folder, commands, number) for number in range(1, folder.settings["workers"] + 1)]
     lines = "\n".join(sections).split("\n")
     # Names of log files supervisord (4.3) expands twice.
@@ -132,7 +127,6 @@ def _worker(folder: Folder, commands: str, number: int) -> str:
         "DEADLINE_WORKER_SESSION_ROOT_DIR": os.path.join(state, "work"),
         "DEADLINE_WORKER_RUN_JOBS_AS_AGENT_USER": "true",
         "DEADLINE_WORKER_HOST_METRICS_LOGGING": "false",
-        "PATH": command_path(),
     }
     text = template()
     for name, value in {

@@ -40,7 +40,7 @@ def session(folder: Folder) -> aws.Session:
 
     for name in [name for name in os.environ if name.startswith("AWS_") or name == config.PATH_VARIABLE]:
         del os.environ[name]
-    os.environ |= environment.variables(folder)
+    os.environ |= environment.variables(folder) | environment.past_proxies()
     return aws.Session(config.read())
 
 
@@ -152,8 +152,10 @@ def workers(folder: Folder, client: aws.Client) -> list[dict[str, Any]]:
     return list(client.items("ListWorkers", ids))
 
 
-def wait_for_workers(folder: Folder, client: aws.Client, on_wait: Callable[[int], None]) -> None:
-    """Return when as many workers as there should be are at work.
+def wait_for_workers(
+    folder: Folder, client: aws.Client, are_running: Callable[[], bool], on_wait: Callable[[int], None]
+) -> None:
+    """Return when as many workers as there should be are at work, and their programs run.
 
     Raises: Trouble (69) with where to look.
     """
@@ -162,7 +164,7 @@ def wait_for_workers(folder: Folder, client: aws.Client, on_wait: Callable[[int]
     while True:
         count = sum(worker["status"] in ONLINE for worker in workers(folder, client))
         on_wait(min(count, wanted))
-        if count >= wanted:
+        if count >= wanted and are_running():
             return
         if monotonic() > give_up:
             logs = folder.at("workers")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from libdeadline import statuses
 from libdeadline.errors import Trouble
 
+from . import environment
 from .layout import HOST
 from .programs import MARK, SERVERS, command_path
 
@@ -77,6 +78,14 @@ class Supervisor:
         states = {each["name"]: each["statename"] for each in self.processes()}
         return next((name for name in SERVERS if states.get(name) in ("BACKOFF", "FATAL", "EXITED")), None)
 
+    def has_all_workers(self) -> bool:
+        """Whether every program of a worker runs, or has done its work."""
+        found = [each for each in self.processes() if each["group"].startswith("worker")]
+        return all(
+            each["statename"] == "RUNNING" or (each["statename"] == "EXITED" and not each["exitstatus"])
+            for each in found
+        )
+
     # -- starting
 
     def start(self) -> None:
@@ -101,7 +110,7 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
-                env={**inherited, MARK: folder.path, "PATH": command_path()},
+                env={**inherited, MARK: folder.path, "PATH": command_path(), **environment.past_proxies()},
                 cwd=folder.path,
                 start_new_session=True,
             )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .documents import document, element, key_text, time_text
 from .faults import Fault
-from .store import Object, Store
+from .store import Object, Store, Upload
 from .wire import Request, Response
 
 PAGE = 1000  # most keys and common prefixes in an answer
@@ -126,7 +126,8 @@ def list_uploads(store: Store, request: Request, account: str) -> Response:
         passed = [row.id for row in rows if row.key == marker]
         later = set(passed[passed.index(id_marker) + 1 :]) if id_marker in passed else set()
         rows = [row for row in rows if row.key > marker or row.id in later]
-    uploads, prefixes = [], []
+    uploads: list[Upload] = []
+    prefixes: list[bytes] = []
     is_truncated, last = False, ("", "")
     for row in rows:
         cut = row.key.find(delimiter, len(prefix)) if delimiter else -1

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from threading import Thread
 from time import time, time_ns
+from typing import Any
 
 from .faults import Fault
 from .wire import Slice
@@ -411,7 +412,7 @@ def _locked(path: str) -> int:
             sleep(0.05)
 
 
-def _object(row: tuple) -> Object:
+def _object(row: tuple[Any, ...]) -> Object:
     key, size, etag, modified, headers, checksums, files, upload = row
     return Object(
         key,
@@ -425,5 +426,6 @@ def _object(row: tuple) -> Object:
     )
 
 
-def _upload(row: tuple) -> Upload:
-    return Upload(*row[:4], json.loads(row[4]), *row[5:])
+def _upload(row: tuple[Any, ...]) -> Upload:
+    upload_id, bucket, key, created, headers, algorithm, checksum_type = row
+    return Upload(upload_id, bucket, key, created, json.loads(headers), algorithm, checksum_type)
