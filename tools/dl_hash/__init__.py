@@ -48,7 +48,7 @@ from typing import Any
 from libdeadline import command, paths, statuses
 from libdeadline.command import Arguments, Run
 from libdeadline.errors import Trouble
-from libdeadline.records import File, Foreign, Record, Root
+from libdeadline.records import Bundle, File, Foreign, Record, Root
 
 DOS = ("skip", "warn", "fail")
 MOST_PROCESSES = 8
@@ -365,7 +365,9 @@ def _piped(open_ended: bool, pool: Any, results: Results, run: Run) -> Iterator[
         output.flush()
 
     try:
-        for row in Input(0, (File,), open_ended=open_ended, before_wait=before_wait):
+        for row in Input(0, (Bundle, File), open_ended=open_ended, before_wait=before_wait):
+            if isinstance(row, Bundle) and row.file_count is not None and row.total_bytes is not None:
+                run.progress.update(total_count=row.file_count, total_bytes=row.total_bytes)
             if isinstance(row, File):
                 rows.append(dict(row))
                 if len(rows) >= LIST_AT_ONCE:
