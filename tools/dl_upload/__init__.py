@@ -58,6 +58,7 @@ from libdeadline.command import Arguments, Run
 from libdeadline.errors import Trouble, os_trouble
 from libdeadline.records import Bundle, File, Manifest, Record
 
+from .parts import hash_of
 from .sending import Item, Sender
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ class Upload:
         self._room = Event()
         self.trusts_cache = not args["--verify"]  # and the settings allow it
         self.rules = path_mapping.read(args["--path-mapping-rules"]) if args["--path-mapping-rules"] else []
+        self.folders: dict[str, str] = {}  # root: where it lies on this host
         self._passed = 0
         self._rows = run.input(Bundle, File, Manifest, open_ended=args["--open-ended"], before_wait=self._before_wait)
 
@@ -245,8 +247,9 @@ class Upload:
         return True
 
     def _outcome(self, item: Item) -> Record:
-        row: Record = item.row
-        hash = row["hash"]
+        row, hash = item.row, item.row["hash"]
+        if item.trouble is None and item.outcome == "present":
+            item.trouble = self._changed(row)
         if item.trouble is not None:
             self.seen.set(hash, FAILED)
             self.run.fail(item.trouble)
@@ -355,16 +358,39 @@ class Upload:
         )
         return self.sender
 
-    def _local_path(self, row: File) -> str:
-        root = row.root or ""
+    def _changed(self, row: Record) -> Trouble | None:
+        """What is wrong with a file that was not read because its content is stored: it may be another one by now."""
+        path = self._local_path(row)
+        try:
+            about = os.stat(path)
+            if about.st_size == row.get("size", about.st_size):
+                if about.st_mtime_ns // 1000 == row.get("mtime", about.st_mtime_ns // 1000):
+                    return None
+                with open(path, "rb", buffering=0) as file:
+                    if hash_of(file.fileno(), about.st_size) == row["hash"]:
+                        return None
+        except OSError as error:
+            return os_trouble(error, "read")
+        return Trouble(f"'{path}' changed after it was hashed: run again", statuses.TRY_AGAIN, path=path)
+
+    def _local_path(self, row: Record) -> str:
+        """Where a file lies on this host."""
+        root = row.get("root") or ""
+        try:
+            return os.path.join(self.folders[root], row["path"])
+        except KeyError:
+            self.folders[root] = self._local_root(root)
+            return self._local_path(row)
+
+    def _local_root(self, root: str) -> str:
         if self.rules and root:
             from libdeadline.path_mapping import PathMapping
 
             for kind in ("posix", "windows"):
                 here = PathMapping(rule for rule in self.rules if rule.source_path_format == kind).apply(root)
                 if here is not None:
-                    return os.path.join(here, row.path)
-        return os.path.join(root, row.path)
+                    return here
+        return root
 
     def close(self, *, whole: bool) -> None:
         """Let go of everything; where the run did not come to its end, stop what goes on."""
