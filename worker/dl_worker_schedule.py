@@ -134,6 +134,7 @@ class Scheduler:
 
     def _attach(self) -> None:
         """Take up the sessions that stand in the folder: those of this enrolment, and the remains of earlier ones."""
+        held_session.sweep(self.folder.file("sessions"))
         for folder in self.folder.sessions():
             held = HeldSession(folder, self.farm)
             if held.about.get("enrolment") == self.enrolment["enrolment"]:

@@ -297,7 +297,7 @@ class Folder:
         except FileNotFoundError:
             return
         for name in names:
-            if os.path.exists(self.file("sessions", name, "session.json")):
+            if "." not in name and os.path.exists(self.file("sessions", name, "session.json")):
                 yield self.session(name)
 
     def tell_log(self, type_: str, subtype: str, message: str, *, level: str = "INFO", **fields: Any) -> None:

@@ -27,6 +27,7 @@ from .transfers import tool
 FINAL = ("SUCCEEDED", "FAILED", "CANCELED", "INTERRUPTED", "NEVER_ATTEMPTED")
 BAD = ("FAILED", "CANCELED", "INTERRUPTED")
 STARTS = 3  # attempts to start a dl-session that dies before its first word
+GONE = ".gone"  # behind the name of a folder that is being removed
 UNSHIPPED_S = 600.0  # how long an ended session waits for its log to be shipped
 
 
@@ -376,7 +377,19 @@ class HeldSession:
     def remove(self) -> None:
         """Remove the folder, with what a session that was killed left of its working files."""
         self._remove_work()
-        shutil.rmtree(self.folder.path, ignore_errors=True)
+        # Under another name first: half of a folder that keeps its name would be taken for a session.
+        gone = f"{self.folder.path}{GONE}"
+        with contextlib.suppress(OSError):
+            os.rename(self.folder.path, gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def sweep(sessions_dir: str) -> None:
+    """Remove what a scheduler that was killed left half made or half removed."""
+    for name in os.listdir(sessions_dir):
+        path = os.path.join(sessions_dir, name)
+        if name.endswith(GONE) or not os.path.exists(os.path.join(path, "session.json")):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def create(

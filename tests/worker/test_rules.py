@@ -277,6 +277,19 @@ def test_a_restarted_scheduler_knows_what_was_handed_over(tmp_path: Path) -> Non
     assert [row["type"] for row in rows.read()] == ["withdraw", "cancel"]
 
 
+def test_a_session_half_removed_is_swept_and_a_whole_one_stays(tmp_path: Path) -> None:
+    session = held(tmp_path, {"type": "session"})
+    folder = Folder(str(tmp_path / "state")).prepare()
+    for name in ("session-a.gone", "session-b"):
+        os.makedirs(folder.file("sessions", name))
+        Path(folder.file("sessions", name, "log.jsonl")).write_text("x")
+    os.rename(session.folder.path, folder.file("sessions", "session-c"))
+    held_session.sweep(folder.file("sessions"))
+    assert os.listdir(folder.file("sessions")) == ["session-c"]
+    HeldSession(next(folder.sessions()), session.farm).remove()
+    assert os.listdir(folder.file("sessions")) == []
+
+
 # Who a job runs as
 
 
