@@ -18,8 +18,8 @@ Options:
   --limit=<n>                 Read at most this many of the newest lines
                               [default: 100].
   --all                       Read all lines.
-  --follow                    Read all lines, and those to come until the
-                              session ends.
+  --follow                    Read all lines, and those to come until the job
+                              ends, or the session that was named.
   --start-time=<time>         Only lines from this time on (ISO 8601).
   --end-time=<time>           Only lines up to this time.
   --next-token=<token>        Go on where an earlier answer stopped.
@@ -34,9 +34,9 @@ Without a <job>, the jobs are those of the job records on standard input.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from time import monotonic, sleep
+from time import sleep
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from libdeadline import command, statuses
@@ -75,9 +75,10 @@ def pages(logs: Client, stream: Stream, token: str | None, limit: int | None) ->
     from libdeadline.aws import ServiceError
 
     where: dict[str, Any] = {"logGroupName": stream.group, "logStreamName": stream.name}
-    for name, moment in (("startTime", stream.start), ("endTime", stream.end)):
-        if moment is not None:
-            where[name] = int(moment.timestamp() * 1000)
+    if stream.start is not None:
+        where["startTime"] = int(stream.start.timestamp() * 1000)
+    if stream.end is not None:
+        where["endTime"] = int(stream.end.timestamp() * 1000) + 1  # itself it is exclusive
     # Only a forward token goes on from the head; one that points back must be sent as it was got.
     forward = limit is None or bool(token and token.startswith("f/"))
     try:
@@ -112,7 +113,7 @@ def _stamp(milliseconds: int | None) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{part:03}Z"
 
 
-def chosen_session(sessions: list[dict[str, Any]]) -> dict[str, Any] | None:
+def chosen_session(sessions: list[dict[str, Any]]) -> dict[str, Any]:
     """The session to read: of those that run the last to start, else the last to end.
 
     Source: client specification, job logs, session choice.
@@ -121,7 +122,7 @@ def chosen_session(sessions: list[dict[str, Any]]) -> dict[str, Any] | None:
     running = [session for session in sessions if not session.get("endedAt")]
     if running:
         return max(running, key=lambda session: session.get("startedAt") or never)
-    return max(sessions, key=lambda session: session.get("endedAt") or never, default=None)
+    return max(sessions, key=lambda session: session.get("endedAt") or never)
 
 
 def session_of_action(action_id: str, session_id: str | None) -> str:
@@ -198,11 +199,11 @@ class Reading:
             },
         )
 
-    def follow(self, logs: Client, stream: Stream, ended: Any) -> Iterator[Record]:
-        """Yield the lines of a stream as they come, until `ended()` tells that no more will."""
-        token, pause, over = None, FIRST_POLL_S, None
+    def follow(self, logs: Client, stream: Stream, end: Callable[[], datetime | None]) -> Iterator[Record]:
+        """Yield the lines of a stream as they come, until SETTLE_S after `end()`."""
+        token, pause, ended = None, FIRST_POLL_S, False
         while True:
-            before, fresh = token, 0
+            fresh = 0
             for answer in pages(logs, stream, token, None):
                 for row in lines(answer, stream):
                     fresh += 1
@@ -214,13 +215,13 @@ class Reading:
             self.count += fresh
             assert self.run.output is not None
             self.run.output.flush()
-            now = monotonic()
-            if over is None and ended():
-                over = now
-            elif over is not None and (now - over > SETTLE_S or (before == token and now - over > SETTLE_S / 2)):
+            if ended and not fresh:
                 return
-            pause = FIRST_POLL_S if fresh else min(2 * pause, LONGEST_POLL_S)
-            sleep(min(pause, 0.5) if over is not None else pause)
+            moment = end()
+            ended = moment is not None and (datetime.now(UTC) - moment).total_seconds() > SETTLE_S
+            pause = FIRST_POLL_S if fresh or moment else min(2 * pause, LONGEST_POLL_S)
+            if not ended:
+                sleep(pause)
 
 
 def worker_log(args: command.Arguments, reading: Reading) -> Iterator[Record]:
@@ -239,7 +240,7 @@ def worker_log(args: command.Arguments, reading: Reading) -> Iterator[Record]:
     stream = Stream(group, name, reading.start, reading.end, worker.get("createdAt"))
     logs = session.client("logs")
     if args["--follow"]:
-        yield from reading.follow(logs, stream, lambda: False)
+        yield from reading.follow(logs, stream, lambda: None)
     else:
         yield from reading.read(logs, stream)
 
@@ -264,25 +265,58 @@ def job_log(args: command.Arguments, reading: Reading, job: Job | None, reached:
     answer = client.call("GetJob", where)
     if not reading.run.text:
         yield jobs.record_of(answer, reached.farm_id, reached.queue_id)
-    if session_id:
-        chosen = [client.call("GetSession", {**where, "sessionId": session_id})]
-    else:
-        sessions = list(client.items("ListSessions", where))
-        reading.run.count(sessions=len(sessions))
-        if args["--all-sessions"]:
-            never = datetime.min.replace(tzinfo=UTC)
-            chosen = sorted(sessions, key=lambda session: session.get("startedAt") or never)
-        else:
-            one = chosen_session(sessions)
-            chosen = [one] if one else []
-        if not chosen:
-            raise Trouble(f"job '{job.job_id}' has no sessions: no worker has started on it", statuses.NO_INPUT)
+    sessions = wanted_sessions(args, reading.run, client, where, session_id)
     session = reached.session
     if session.credential_kind == MONITOR:
         session = aws.queue_session(session, reached.farm_id, reached.queue_id)
     logs = session.client("logs")
-    for each in chosen:
+    for each in sessions:
         yield from _session_log(args, reading, client, logs, where, each)
+
+
+def wanted_sessions(
+    args: command.Arguments, run: command.Run, client: Client, where: dict[str, str], session_id: str | None
+) -> Iterable[dict[str, Any]]:
+    """The sessions of a job that the options mean, in the order to read them in.
+
+    Raises: Trouble (66) where there is none; with --follow there may be one yet.
+    """
+    if session_id:
+        return [client.call("GetSession", {**where, "sessionId": session_id})]
+    if args["--follow"]:
+        return followed(client, where)
+    sessions = list(client.items("ListSessions", where))
+    run.count(sessions=len(sessions))
+    if not sessions:
+        raise Trouble(f"job '{where['jobId']}' has no sessions: no worker has started on it", statuses.NO_INPUT)
+    if args["--all-sessions"]:
+        never = datetime.min.replace(tzinfo=UTC)
+        return sorted(sessions, key=lambda session: session.get("startedAt") or never)
+    return [chosen_session(sessions)]
+
+
+def followed(client: Client, where: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """Yield the sessions of a job as they start, until the job has ended."""
+    from libdeadline.jobs import ENDED
+
+    seen: set[str] = set()
+    pause = FIRST_POLL_S
+    while True:
+        # Asked before the sessions, so that one that started just before the end is not missed.
+        ended = client.call("GetJob", where).get("taskRunStatus") in ENDED
+        fresh = [
+            session
+            for session in client.items("ListSessions", where)
+            if session.get("startedAt") and session["sessionId"] not in seen
+        ]
+        for session in sorted(fresh, key=lambda each: each["startedAt"]):
+            seen.add(session["sessionId"])
+            yield session
+        if ended and not fresh:
+            return
+        if not fresh:
+            sleep(pause)
+        pause = FIRST_POLL_S if fresh else min(2 * pause, LONGEST_POLL_S)
 
 
 def _session_log(
@@ -334,10 +368,11 @@ def _session_log(
         yield from reading.read(logs, stream)
         return
 
-    def ended() -> bool:
-        return bool(client.call("GetSession", {**where, "sessionId": session_id}).get("endedAt"))
+    def end() -> datetime | None:
+        ended: datetime | None = client.call("GetSession", {**where, "sessionId": session_id}).get("endedAt")
+        return ended
 
-    yield from reading.follow(logs, stream, ended)
+    yield from reading.follow(logs, stream, end)
 
 
 def stage(args: command.Arguments, run: command.Run) -> Iterator[Record]:

@@ -36,6 +36,12 @@ Without --all it is the newest lines; the token leads to the ones before them.
   same
   $ dl-logs --follow "$job" | jq -r 'select(.type == "log").message' | wc -l | test "$all" = "$(cat)"
 
+Followed, a job is read from its first session to its end.
+
+  $ dl-bundle shot | dl-submit | dl-logs --follow | jq -r 'select(.type == "log").message' | grep 'of five\|snow' | tail -n 2
+  line 5 of five
+  snow: ☃
+
 As text, and for one action of the session:
 
   $ dl-logs --all --format text "$job" | grep 'line 1 '

@@ -184,7 +184,7 @@ def logs(options: Arguments, shell: Shell) -> int:
       --session-action-id=<id>   Read only what this action logged.
       --limit=<n>                Newest lines to print at most [default: 100].
       --all                      Print all lines.
-      --follow                   Print all lines, and those to come until the session ends.
+      --follow                   Print all lines, and those to come until the job ends.
       --start-time=<time>        Only lines from this time on (ISO 8601).
       --end-time=<time>          Only lines up to this time.
       --next-token=<token>       Go on where an earlier answer stopped.
