@@ -168,15 +168,17 @@ class KeyRing:
             if stamp == self._stamp:
                 return
             entries = json.loads(self._access.read_bytes())
-        except OSError:
+            self._keys = {
+                key_id: Principal(key_id, entry["secret"], {k: v for k, v in entry.items() if k != "secret"})
+                for key_id, entry in entries.items()
+            }
+            self._stamp = stamp
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
             if self._stamp is None:
-                raise
-            return  # it is being replaced: the keys that we know go on working
-        self._keys = {
-            key_id: Principal(key_id, entry["secret"], {k: v for k, v in entry.items() if k != "secret"})
-            for key_id, entry in entries.items()
-        }
-        self._stamp = stamp
+                if isinstance(error, OSError):
+                    raise
+                raise ValueError(f"'{self._access}' is no object of keys with secrets") from error
+            # Someone is writing it: the keys that we know go on working.
 
     def _tag(self, key_id: str, payload: bytes) -> bytes:
         return hmac_digest(self._master, b"token\0" + key_id.encode() + b"\0" + payload, "sha256")

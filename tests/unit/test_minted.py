@@ -52,6 +52,17 @@ def test_a_key_added_later_is_found_and_a_removed_one_is_not(tmp_path: Path, rin
         ring.resolve(old, None, later)
 
 
+def test_a_file_that_is_half_written_changes_nothing(tmp_path: Path, ring: KeyRing) -> None:
+    path = tmp_path / "keys" / "access.json"
+    whole = path.read_text()
+    key_id = next(iter(json.loads(whole)))
+    for n, broken in enumerate((whole[:-9], "[]", '{"AKIA": 1}', '{"AKIA": {}}', "")):
+        path.write_text(broken)
+        assert ring.resolve(key_id, None, NOW + 10 * n).claims == {"principal": "admin"}
+        with pytest.raises(ValueError):
+            KeyRing.load(tmp_path / "keys")
+
+
 def test_minted_credentials_resolve_in_another_ring_of_the_same_folder(tmp_path: Path, ring: KeyRing) -> None:
     minted = ring.mint(CLAIMS, 3600, NOW)
     assert minted.expires == NOW + 3600

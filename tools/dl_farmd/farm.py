@@ -263,7 +263,10 @@ class Farm:
         """Run what waited for the commit."""
         waiting, self._committed = self._committed, []
         for function in waiting:
-            function()
+            try:
+                function()
+            except Exception as error:  # what is on disk is to be acknowledged all the same
+                self.tell(f"after a commit: {type(error).__name__}: {error}")
 
     def close(self) -> None:
         """Stop the background thread and close the database, its log merged into the main file."""

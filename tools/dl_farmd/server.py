@@ -264,6 +264,8 @@ class Server:
                 answer, rests = about.error(error, request.id), False
             else:
                 answer, rests = self.error(error), False
+        except Exception as error:  # a fault outside of an operation must not leave the group unanswered
+            answer, rests = self.error(self.fault(f"{request.method} {request.path}", error)), False
         if self.access_log:
             self.run.debug(f"{request.method} {request.path} {answer.status}")
         return answer, rests
@@ -315,17 +317,21 @@ class Server:
                 self.run.warn(f"{operation.name}: {error}")
                 raise Throttling("The farm's database is not available at the moment.") from None
             if isinstance(error, Exception):
-                import traceback
-
-                self.run.warn(f"{operation.name} failed: {type(error).__name__}: {error}")
-                sys.stderr.write("".join(traceback.format_exception(error)))
-                raise Internal("An internal error occurred; dl-farmd has logged it.") from None
+                raise self.fault(operation.name, error) from None
             raise
         if operation.mutates:
             db.execute("RELEASE request")
         if operation.status == 204:
             return Answer(204, b"", "")
         return Answer(operation.status, body)
+
+    def fault(self, what: str, error: Exception) -> Internal:
+        """Tell of a fault of ours; the error to answer."""
+        import traceback
+
+        self.run.warn(f"{what} failed: {type(error).__name__}: {error}")
+        sys.stderr.write("".join(traceback.format_exception(error)))
+        return Internal("An internal error occurred; dl-farmd has logged it.")
 
     def once(self, call: Call, function: Any, token: str) -> bytes:
         """The answer's body of a call with a client token: a repetition gets the first one's.
