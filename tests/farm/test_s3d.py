@@ -53,7 +53,8 @@ class Server:
 
     def start(self) -> None:
         words = [COMMANDS / "dl-s3d", "--dir", self.folder, "--listen", self.listen]
-        self.process = subprocess.Popen(words, stdout=subprocess.PIPE)
+        with open(self.folder / "said", "ab") as said:
+            self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=said)
         assert self.process.stdout
         self.url = json.loads(self.process.stdout.readline())["data"]["url"]
         self.host = self.url.removeprefix("http://")
@@ -96,6 +97,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     made = Server(tmp_path_factory.mktemp("s3d"))
     yield made
     assert made.end() == 0
+    assert (made.folder / "said").read_text() == ""  # it complains only of what should not happen
 
 
 @pytest.fixture(scope="module")
@@ -803,6 +805,59 @@ def test_bad_requests_are_answered(server: Server) -> None:
         assert answer in received, sent[:60]
 
 
+@given(data=st.data())
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_nonsense_does_no_harm(server: Server, s3, data: st.DataObject) -> None:
+    """A request with bytes changed, cut or added gets an answer or a closed connection, and the server goes on."""
+    method = data.draw(st.sampled_from(["GET", "PUT", "POST", "DELETE", "HEAD", "OPTIONS"]))
+    path = data.draw(st.sampled_from(["/", f"/{BUCKET}", f"/{BUCKET}/nonsense", f"/{BUCKET}/none"]))
+    query = data.draw(
+        st.sampled_from(
+            [
+                "",
+                "uploads",
+                "uploadId=x&partNumber=1",
+                "partNumber=x&uploadId=",
+                "delete",
+                "list-type=2&max-keys=x",
+                "acl",
+            ]
+        )
+    )
+    body = data.draw(st.sampled_from([b"", b"x" * 100, b"<Delete>", b"<Delete><Object/></Delete>"]))
+    extra = data.draw(
+        st.dictionaries(
+            st.sampled_from(
+                ["Range", "If-Match", "x-amz-copy-source", "Content-MD5", "x-amz-checksum-crc32", "x-amz-trailer",
+                 "x-amz-checksum-algorithm", "Transfer-Encoding", "Expect", "x-amz-decoded-content-length",
+                 "Content-Encoding", "If-Modified-Since", "x-amz-copy-source-range"]
+            ),
+            st.sampled_from(["", "x", "bytes=0-", "bytes=-0", "*", "chunked", "aws-chunked", "100-continue", "/a/b"]),
+            max_size=3,
+        )
+    )  # fmt: skip
+    target = f"{path}?{query}" if query else path
+    headers = server.signed(method, target, body, **extra)
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    sent = (
+        f"{method} {target} HTTP/1.1\r\nHost: {server.host}\r\n{lines}Content-Length: {len(body)}\r\n\r\n".encode()
+        + body
+    )
+    for _ in range(data.draw(st.integers(0, 2))):
+        at = data.draw(st.integers(0, len(sent)))
+        sent = sent[:at] + data.draw(st.binary(max_size=3)) + sent[at + data.draw(st.integers(0, 3)) :]
+    with socket.create_connection(server.host.split(":"), timeout=10) as sock:
+        sock.sendall(sent)
+        sock.shutdown(socket.SHUT_WR)
+        received = b""
+        with contextlib.suppress(ConnectionResetError):
+            while piece := sock.recv(65536):
+                received += piece
+    assert not received or received.startswith(b"HTTP/1.1 "), received[:100]
+    assert b" 500 " not in received.split(b"\r\n")[0], (sent, received)
+    assert server.process.poll() is None
+
+
 def test_one_connection_carries_many_requests(server: Server, s3) -> None:
     s3.put_object(Bucket=BUCKET, Key="keep", Body=b"1234567")
     head = "\r\n".join(f"{name}: {value}" for name, value in server.signed("GET", f"/{BUCKET}/keep").items())
@@ -961,6 +1016,24 @@ def test_a_file_that_lost_its_end_is_not_served(tmp_path: Path) -> None:
     refused("NoSuchKey", client.get_object, Bucket=BUCKET, Key="lost")
     client.put_object(Bucket=BUCKET, Key="lost", Body=b"y", IfNoneMatch="*")
     assert content(client, "lost") == b"y"
+    server.end()
+
+
+def test_an_upload_that_nobody_finishes_is_dropped(tmp_path: Path) -> None:
+    import sqlite3
+
+    server = Server(tmp_path)
+    client = server.client()
+    client.create_bucket(Bucket=BUCKET)
+    old, _ = parts_of(client, "old", [b"part"])
+    new, _ = parts_of(client, "new", [b"part"])
+    server.end()
+    with contextlib.closing(sqlite3.connect(tmp_path / "store" / "index.sqlite")) as db, db:
+        db.execute("UPDATE upload SET created = created - 8 * 24 * 3600 * 1000 WHERE id = ?", (old,))
+    server.start()
+    uploads = server.client().list_multipart_uploads(Bucket=BUCKET)["Uploads"]
+    assert [each["UploadId"] for each in uploads] == [new]
+    assert len(server.files()) == 1
     server.end()
 
 

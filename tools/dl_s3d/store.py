@@ -65,6 +65,7 @@ COLUMNS = "key, size, etag, modified, headers, checksums, files, upload"
 FANOUT = 256  # folders that files are spread over
 CACHE_KIB = 16384
 LOCK_WAIT_S = 5.0
+UPLOAD_LIFE_MS = 7 * 24 * 3600 * 1000  # an upload that was never finished is dropped at a start after this
 
 Files = list[tuple[str, int]]
 
@@ -137,6 +138,10 @@ class Store:
         self._changed = False
         self._failure: sqlite3.Error | None = None
         self._names = {name for name, _ in self.buckets()}  # as they will be after the next commit
+        stale = self._db.execute("SELECT id FROM upload WHERE created < ?", (now_ms() - UPLOAD_LIFE_MS,)).fetchall()
+        for (upload_id,) in stale:
+            self.drop_upload(upload_id)
+        self.commit()
         self._sweeper = Thread(target=self._sweep, daemon=True)
         self._sweeper.start()
 
