@@ -136,6 +136,7 @@ CREATE TABLE tasks (
     PRIMARY KEY (step, number)
 ) WITHOUT ROWID;
 CREATE INDEX tasks_ready ON tasks (step, attempts, number) WHERE status = 'READY';
+CREATE INDEX tasks_by_status ON tasks (step, status, number);
 CREATE INDEX tasks_chunked ON tasks (step, chunk_group, chunk_value) WHERE chunk_group IS NOT NULL;
 
 CREATE TABLE workers (
@@ -235,3 +236,9 @@ CREATE TABLE aggregations (
     rows JSON,
     started_at INTEGER NOT NULL
 ) WITHOUT ROWID;
+
+-- What the query planner can't know of empty tables: a step has thousands of tasks, hundreds of a status.
+ANALYZE tasks;
+INSERT INTO sqlite_stat1 VALUES ('tasks', 'tasks', '1000000 2000 1');
+INSERT INTO sqlite_stat1 VALUES ('tasks', 'tasks_by_status', '1000000 2000 500 1');
+ANALYZE sqlite_schema;

@@ -1,5 +1,8 @@
 """SearchJobs, SearchSteps, SearchTasks and SearchWorkers: what can be searched of each.
 
+The joins are CROSS JOINs because SQLite keeps their order: from jobs down, so that rows come in the order of the
+result and the first page needs no sort of all tasks.
+
 Source: spec/service.md section 12.
 """
 
@@ -43,7 +46,7 @@ JOBS = search.Target(
 )
 STEPS = search.Target(
     select=f"SELECT {lookup.STEP_COLUMNS}, jobs.job_id, jobs.queue_id, jobs.created_by"
-    " FROM steps JOIN jobs USING (job)",
+    " FROM jobs CROSS JOIN steps USING (job)",
     fields={
         "NAME": Field("steps.name"),
         "STEP_ID": Field("steps.step_id"),
@@ -59,12 +62,12 @@ STEPS = search.Target(
         **_times("steps"),
     },
     terms=("steps.name", "steps.step_id", "jobs.job_id", "jobs.created_by"),
-    order="steps.job DESC, steps.position",
+    order="jobs.job DESC, steps.position",
 )
 TASK_ID = "'task-' || substr(steps.step_id, 6) || '-' || tasks.number"
 TASKS = search.Target(
     select="SELECT tasks.*, steps.step_id, steps.created_at, jobs.job_id, jobs.queue_id, jobs.created_by,"
-    " sessions.session_id FROM jobs JOIN steps USING (job) JOIN tasks USING (step)"
+    " sessions.session_id FROM jobs CROSS JOIN steps USING (job) CROSS JOIN tasks USING (step)"
     " LEFT JOIN sessions ON sessions.session = tasks.session",
     fields={
         "TASK_ID": Field(TASK_ID),
@@ -81,7 +84,8 @@ TASKS = search.Target(
         **_times("tasks"),
     },
     terms=(TASK_ID, "steps.step_id", "jobs.job_id", "jobs.created_by"),
-    order="steps.job DESC, steps.position, tasks.number",
+    # By the outer table's column, or SQLite sorts all tasks of the queue before it gives the first.
+    order="jobs.job DESC, steps.position, tasks.number",
     parameters="tasks.parameters",
 )
 WORKERS = search.Target(
@@ -106,6 +110,8 @@ def _scope(call: Call, member: str, column: str, find: Any) -> tuple[str, tuple[
     ids = call.params[member]
     for each in ids:
         find(call.db, {**call.params, member[:-1]: each})
+    # The index is no help with several queues: what it finds is not in the order of the result.
+    column = column if len(ids) == 1 else f"+{column}"
     return f"{column} IN ({', '.join('?' * len(ids))})", tuple(ids)
 
 
