@@ -151,6 +151,39 @@ def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
     assert done.returncode == 65 and len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"settings": 1}', '{"settings": {"logs_max_bytes": "much"}}', '{"settings": {"x": -1}}']
+)
+def test_a_wrong_configuration_is_told_in_one_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    done = subprocess.run(
+        [*RUN, "--dir", str(tmp_path), "--listen", "127.0.0.1:0"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 78 and len(done.stderr.splitlines()) == 1 and "config.json" in done.stderr
+
+
+def test_a_wrong_key_file_is_told_in_one_line(tmp_path: Path) -> None:
+    from libdeadline.minted import KeyRing
+
+    KeyRing.create(tmp_path / "keys")
+    for name, content in (("access.json", b"{"), ("master", b"short")):
+        whole = (tmp_path / "keys" / name).read_bytes()
+        (tmp_path / "keys" / name).write_bytes(content)
+        done = subprocess.run(
+            [*RUN, "--dir", str(tmp_path), "--listen", "127.0.0.1:0"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == 78 and len(done.stderr.splitlines()) == 1 and name in done.stderr
+        (tmp_path / "keys" / name).write_bytes(whole)
+
+
 def test_clients_wait_while_the_socket_is_held(tmp_path: Path) -> None:
     """The listening socket on standard input, as supervisord holds it: killed and started anew, nobody is refused."""
     sock = socket.create_server(("127.0.0.1", 0))

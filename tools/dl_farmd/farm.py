@@ -67,6 +67,8 @@ from pkgutil import iter_modules
 from time import time
 from typing import TYPE_CHECKING, Any
 
+from libdeadline import statuses
+from libdeadline.errors import Trouble
 from libdeadline.minted import KeyRing
 
 from . import store
@@ -88,12 +90,14 @@ class Farm:
         self.folder = folder
         self.path = folder / "farm.sqlite"
         self.tell = tell
-        config_file = folder / "config.json"
-        self.config: dict[str, Any] = json.loads(config_file.read_bytes()) if config_file.exists() else {}
+        self.config = read_config(folder / "config.json")
         self.region: str = self.config.get("region", DEFAULT_REGION)
         self.account: str = self.config.get("account", DEFAULT_ACCOUNT)
         self.settings: dict[str, Any] = self.config.get("settings", {})
-        self.ring = KeyRing.create(folder / "keys")
+        try:
+            self.ring = KeyRing.create(folder / "keys")
+        except ValueError as error:
+            raise Trouble(f"the farm's keys can't be used: {error}", statuses.CONFIGURATION) from None
         self.db = store.open_writer(self.path)
         self.logs: Logs
         self.loop: asyncio.AbstractEventLoop
@@ -273,3 +277,21 @@ class Farm:
         self._thread.shutdown(wait=True, cancel_futures=True)
         self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self.db.close()
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """What config.json holds, {} without the file; the values of its `settings` are numbers.
+
+    Raises: Trouble (78).
+    """
+    try:
+        config = json.loads(path.read_bytes()) if path.exists() else {}
+    except ValueError as error:
+        raise Trouble(f"cannot read '{path}': {error}", statuses.CONFIGURATION) from None
+    settings = config.get("settings", {}) if isinstance(config, dict) else None
+    if not isinstance(settings, dict):
+        raise Trouble(f"'{path}' must hold an object, and so must its 'settings'", statuses.CONFIGURATION)
+    for name, value in settings.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            raise Trouble(f"the setting '{name}' in '{path}' takes a number, not {value!r}", statuses.CONFIGURATION)
+    return dict(config)
