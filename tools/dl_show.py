@@ -18,8 +18,8 @@ The views, and what they read: jobs, workers, queue-fleets, job, job-summary,
 job-matches and parameters (resource records of dl-ls), wait (job and task
 records of dl-wait --changes), logs (log records of dl-logs), requeue (what
 dl-requeue writes), submission (what dl-submit writes), download-output,
-download-input and download-summary (what dl-download writes). The output is that of the
-reference client's commands. View wait has the statuses of dl-wait.
+download-input and download-summary (what dl-download writes), sync-output
+(what dl-sync writes). The output is that of the reference client's commands. View wait has the statuses of dl-wait.
 """
 
 from __future__ import annotations
@@ -561,6 +561,93 @@ def _download(view: View, what: str | None) -> int:
     return statuses.OK
 
 
+def sync_output_view(view: View) -> int:
+    """The output of a queue's jobs, job by job as it comes, and how much it was."""
+    import json
+
+    listed: list[dict[str, Any]] = []
+    files: dict[str, int] = {}
+    trouble: Trouble | None = None
+    try:
+        for row in view.input:
+            if isinstance(row, File) and row.job_id:
+                files[row.job_id] = files.get(row.job_id, 0) + 1
+            elif isinstance(row, Job):
+                count = files.pop(row.job_id, 0)
+                listed.append({"jobId": row.job_id, "name": row.name, "change": row.change, "files": count})
+                listed[-1]["downloadStatus"] = row.download_status
+                if not view.json:
+                    reason = f" ({row.skip_reason})" if row.skip_reason else ""
+                    view.print(
+                        f"{row.name or row.job_id} ({row.job_id}): {row.download_status}{reason}, {_files(count)}"
+                    )
+                    listed.clear()
+    except Trouble as error:
+        if view.input.end is None or "session_actions" not in view.input.end:
+            raise  # it did not come to looking
+        trouble = error  # some of it failed: that is part of the summary
+    counted = view.counted
+    dry_run = bool(counted("dry_run"))
+    fetched, size = counted("new") + counted("present") + counted("files"), 0
+    for each in ("new_bytes", "present_bytes", "bytes"):
+        size += counted(each)
+    with_downloads = {each: counted(f"jobs_{each}") for each in ("completed", "added", "updated")}
+    without = {
+        "not using job attachments": counted("jobs_without_attachments"),
+        "missing storage profile": counted("jobs_without_storage_profile"),
+        "unchanged": counted("jobs_unchanged"),
+        "inactive": counted("jobs_inactive"),
+    }
+    if view.json:
+        summary = {
+            "status": "failed" if trouble else "success",
+            "dryRun": dry_run,
+            "sessionActions": counted("session_actions"),
+            "files": fetched,
+            "bytes": size,
+            "presentFiles": counted("present"),
+            "skippedFiles": counted("skipped"),
+            "failedFiles": counted("failed"),
+            "unmappedFiles": counted("left_out"),
+            "jobsWithDownloads": with_downloads,
+            "jobsWithoutDownloads": {
+                "notUsingJobAttachments": without["not using job attachments"],
+                "missingStorageProfile": without["missing storage profile"],
+                "unchanged": without["unchanged"],
+                "inactive": without["inactive"],
+            },
+            "jobs": listed,
+        }
+        view.print(json.dumps(summary))
+    else:
+        _print_sync_summary(view, dry_run, fetched, size, with_downloads, without)
+    if trouble:
+        raise trouble
+    return statuses.OK
+
+
+def _print_sync_summary(
+    view: View, dry_run: bool, fetched: int, size: int, with_downloads: dict[str, int], without: dict[str, int]
+) -> None:
+    from libdeadline.progress import size_text
+
+    what = "Summary of incremental output download:"
+    if dry_run:
+        what = "Summary of DRY RUN for incremental output download (no files were downloaded to the file system):"
+    view.print(f"\n{what}\n  Downloaded session actions: {view.counted('session_actions')}")
+    view.print(f"  Downloaded files: {fetched}\n  Downloaded bytes: {size_text(size)}")
+    for name, title in (("present", "here already"), ("skipped", "skipped"), ("failed", "failed")):
+        if view.counted(name):
+            view.print(f"  Files {title}: {view.counted(name)}")
+    if view.counted("left_out"):
+        view.print(f"  Files without a place on this host: {view.counted('left_out')}")
+    for title, counts in (("with", with_downloads), ("without", without)):
+        view.print(f"  Jobs {title} downloads:")
+        for name, count in counts.items():
+            view.print(f"    {name}: {count}")
+    view.print("This is a DRY RUN so the checkpoint was not saved" if dry_run else "Checkpoint saved")
+
+
 def _files(count: int) -> str:
     return f"{count} file" if count == 1 else f"{count} files"
 
@@ -580,6 +667,7 @@ VIEWS: dict[str, Callable[[View], int]] = {
     "download-output": download_output_view,
     "download-input": download_input_view,
     "download-summary": download_summary_view,
+    "sync-output": sync_output_view,
 }
 
 

@@ -1,4 +1,10 @@
 needs: farm
+The first run begins to look; it fetches nothing of what was before.
+
+  $ dl-sync --ignore-storage-profiles --checkpoint-dir checkpoint | jq -r .type
+  end
+  $ cp -r checkpoint c2
+
 A job puts out a file in each of two tasks, and the same file in both.
 
   $ mkdir shot && cat >shot/template.yaml <<'END'
@@ -16,21 +22,18 @@ A job puts out a file in each of two tasks, and the same file in both.
   $ mkdir out && dl-bundle shot -p Out="$PWD/out" | dl-submit | dl-wait | jq -r 'select(.type == "job").job_id' >job
   $ sync() { dl-sync --ignore-storage-profiles --checkpoint-dir checkpoint "$@" | grep -F -e "$(cat job)" -e '"end"'; }
 
-A dry run tells of the files, and leaves nothing behind.
+A dry run tells of the files, and changes nothing.
 
-  $ sync --bootstrap-lookback-minutes 60 --dry-run >told
+  $ sync --dry-run >told
   $ jq -r 'select(.type == "file") | .local_path | sub(".*/out/"; "")' told | sort
   1.txt
   2.txt
   same.txt
-  $ ls -A out checkpoint
-  checkpoint:
-  
-  out:
+  $ ls -A out; diff -r checkpoint c2
 
 Then they are fetched, each once.
 
-  $ sync --bootstrap-lookback-minutes 60 >told
+  $ sync >told
   $ jq -r 'select(.type != "end") | [.type, .path // .download_status, .download] | join(" ")' told | sort
   file 1.txt new
   file 2.txt new
@@ -51,6 +54,20 @@ The next run has nothing to do; nor does the file come back that was taken away.
   $ ls out
   2.txt
   same.txt
+
+As the wrapper tells of it.
+
+  $ deadline -n queue sync-output --ignore-storage-profiles --dry-run
+  dl-sync --ignore-storage-profiles --bootstrap-lookback-minutes=0 '--checkpoint-dir=~/.deadline/incremental_download' --conflict-resolution=overwrite --dry-run | dl-show --output=verbose sync-output
+  $ deadline queue sync-output --ignore-storage-profiles --checkpoint-dir c2 >told
+  $ grep -F "$(cat job)" told | sed 's/(job-[0-9a-f]*)/(ID)/'
+  dl-sync test (ID): downloaded, 3 files
+  $ grep -A 2 '^Summary' told | tail -n 1 | tr -d 0-9
+    Downloaded files: 
+  $ cat out/1.txt
+  1
+  $ deadline queue sync-output --ignore-storage-profiles --checkpoint-dir c2 --json | jq -c '[.status, .dryRun, .files, .failedFiles]'
+  ["success",false,0,0]
 
 One at a time.
 

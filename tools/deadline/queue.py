@@ -2,7 +2,7 @@
 
 from libdeadline.command import Arguments
 
-from .options import reach
+from .options import given, reach
 from .pipeline import Shell
 
 
@@ -65,4 +65,49 @@ def export_credentials(options: Arguments, shell: Shell) -> int:
     return shell.become("dl-credentials", *reach(options), f"--mode={mode}", "--format=process")
 
 
-COMMANDS = {"list": list_queues, "get": get, "paramdefs": paramdefs, "export-credentials": export_credentials}
+def sync_output(options: Arguments, shell: Shell) -> int:
+    """deadline queue sync-output - download what the jobs of a queue have put out since the last time
+
+    Usage: deadline queue sync-output [options]
+
+    Options:
+      --profile=<name>            AWS profile to use.
+      --farm-id=<id>              Farm of the queue.
+      --queue-id=<id>             Queue whose output to download, else the default queue.
+      --region=<name>             AWS region of the farm.
+      --storage-profile-id=<id>   Storage profile of this host, else the settings'.
+      --ignore-storage-profiles   Take paths as the jobs have them.
+      --bootstrap-lookback-minutes=<n>  Without a checkpoint, how far back output is downloaded from [default: 0].
+      --checkpoint-dir=<dir>      Where it is remembered what was downloaded
+                                  [default: ~/.deadline/incremental_download].
+      --force-bootstrap           Begin anew: heed no checkpoint.
+      --conflict-resolution=<how>  Where a file exists: skip, overwrite or create_copy [default: overwrite].
+      --dry-run                   Download nothing.
+      --json                      Print a summary as JSON.
+      --follow                    Go on: look again and again.
+      --interval=<time>           With --follow, the time between two looks [default: 60s].
+    """
+    names = (
+        "--ignore-storage-profiles",
+        "--bootstrap-lookback-minutes",
+        "--checkpoint-dir",
+        "--force-bootstrap",
+        "--conflict-resolution",
+        "--dry-run",
+        "--follow",
+    )
+    interval = given(options, "--interval") if options["--follow"] else []
+    form = "json" if options["--json"] else "verbose"
+    return shell.run(
+        ["dl-sync", *reach(options), *given(options, *names), *interval],
+        ["dl-show", f"--output={form}", "sync-output"],
+    )
+
+
+COMMANDS = {
+    "list": list_queues,
+    "get": get,
+    "paramdefs": paramdefs,
+    "export-credentials": export_credentials,
+    "sync-output": sync_output,
+}

@@ -188,6 +188,8 @@ class Sync:
         failures = Failures(self.failures_path)
         if self.args["--force-bootstrap"] and self.args["--dry-run"]:
             failures.counts.clear()
+        if self.args["--dry-run"]:
+            self.run.counts["dry_run"] = 1
         self._show("looking for new output")
         candidates = looking.found(self.client, self.ids, checkpoint.completed)
         self._add_failed(candidates, failures)
