@@ -275,6 +275,8 @@ class Resource(Record):
     id: str = _need("string", "its id")
     name: str | None = _may("string", "its name, where it has one")
     status: str | None = _may("string", "its status, where it has one")
+    farm_id: str | None = _may("string", "farm that it is in")
+    queue_id: str | None = _may("string", "queue that it is in")
     data: dict[str, Any] = _need("object", "the service's own answer, with its member names; times are RFC 3339")
 
 

@@ -26,7 +26,7 @@ Options:
   --format=<format>     records, table, json or yaml; auto is a table on a
                         terminal, else records [default: auto].
 
-A <kind> in the plural (farms, queues, fleets, workers, jobs, steps, tasks,
+A <kind> in the plural (several are separated by commas; farms, queues, fleets, workers, jobs, steps, tasks,
 sessions, actions, queue-environments, storage-profiles,
 queue-storage-profiles, limits, budgets, queue-fleets (the queue, then all about
 each of its fleets), queue-fleet-associations, queue-limit-associations, farm-members, queue-members, fleet-members,
@@ -264,7 +264,7 @@ def _sliced(rows: Iterator[dict[str, Any]], offset: int, limit: int | None) -> I
     return islice(rows, offset, None if limit is None else offset + limit)
 
 
-def record_of(kind: str, data: dict[str, Any], fields: list[str] | None) -> Resource:
+def record_of(kind: str, data: dict[str, Any], where: dict[str, str], fields: list[str] | None) -> Resource:
     """The resource record of an answer of the service, with `fields` only if named."""
     from libdeadline import times
 
@@ -277,6 +277,8 @@ def record_of(kind: str, data: dict[str, Any], fields: list[str] | None) -> Reso
         id=str(data[shape.id]),
         name=data.get(shape.name) or data.get("displayName") or None,
         status=data.get(shape.status),
+        farm_id=where.get("farmId"),
+        queue_id=where.get("queueId"),
         data=members,
     )
 
@@ -373,27 +375,32 @@ def request_of(kind: str, args: command.Arguments, warn: Callable[[str], None]) 
 def stage(args: command.Arguments, run: command.Run) -> Iterator[Record]:
     import os
 
-    word = args["<kind>"]
-    by_plural = {shape.plural: kind for kind, shape in KINDS.items()}
-    kind = by_plural.get(word, word)
-    if kind not in KINDS:
-        raise Trouble(f"there is no kind '{word}': it is one of {', '.join(by_plural)}", statuses.USAGE)
-    if args["--search"] and kind not in SEARCHES:
-        raise Trouble(f"{KINDS[kind].plural} can't be searched", statuses.USAGE)
     form = args.choice("--format", FORMATS)
     if form == "auto":
         form = "table" if os.isatty(1) else "records"
     fields = [name.strip() for name in args["--fields"].split(",") if name.strip()] if args["--fields"] else None
-    if form != "records":
-        run.text = True
-    request = request_of(kind, args, run.warn)
-    rows = found(request, args, run)
-    if form == "records":
-        for row in rows:
-            yield record_of(kind, row, fields)
-    else:
-        single = word == kind and len(args["<id>"]) < 2
-        run.print(shown(list(rows), single, str(form), kind, fields))
+    run.text = form != "records"
+    by_plural = {shape.plural: kind for kind, shape in KINDS.items()}
+    words = args["<kind>"].split(",")
+    for word in words:
+        kind = by_plural.get(word, word)
+        if kind not in KINDS:
+            raise Trouble(f"there is no kind '{word}': it is one of {', '.join(by_plural)}", statuses.USAGE)
+        if args["--search"] and kind not in SEARCHES:
+            raise Trouble(f"{KINDS[kind].plural} can't be searched", statuses.USAGE)
+    if len(words) > 1 and (run.text or args["<id>"]):
+        raise Trouble("several kinds come only as records, and have no ids", statuses.USAGE)
+    for word in words:
+        kind = by_plural.get(word, word)
+        asked = command.Arguments({**args, "<kind>": word})
+        request = request_of(kind, asked, run.warn)
+        rows = found(request, asked, run)
+        if form == "records":
+            for row in rows:
+                yield record_of(kind, row, request.where, fields)
+        else:
+            single = word == kind and len(args["<id>"]) < 2
+            run.print(shown(list(rows), single, str(form), kind, fields))
 
 
 def main() -> int:

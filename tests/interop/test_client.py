@@ -202,6 +202,23 @@ def test_each_downloads_what_the_other_submitted(
             assert {path: (out / n / path).read_bytes() for path in NAMES} == wanted
 
 
+def test_traces_are_equal(ours: Side, theirs: Side, submitted: dict[str, str]) -> None:
+    told = []
+    for side in (ours, theirs):
+        trace = side.folder / "trace.json"
+        words = ("--job-id", submitted["theirs"], "--trace-format", "chrome", "--trace-file", str(trace))
+        text = side.run("job", "trace-schedule", *words)
+        told.append((text.partition("SUMMARY")[2], json.loads(trace.read_text())))
+    (text, trace), (wanted_text, wanted) = told
+    assert text == wanted_text
+    # Theirs numbers the workers by chance.
+    for events in (trace["traceEvents"], wanted["traceEvents"]):
+        assert len({event["pid"] for event in events}) <= 2
+        for event in events:
+            del event["pid"]
+    assert trace == wanted
+
+
 def test_cancel_and_requeue_say_the_same(ours: Side, theirs: Side, bundle: Path) -> None:
     told = []
     for side in (ours, theirs):

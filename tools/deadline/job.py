@@ -202,6 +202,28 @@ def logs(options: Arguments, shell: Shell) -> int:
     )
 
 
+def trace_schedule(options: Arguments, shell: Shell) -> int:
+    """deadline job trace-schedule - tell how the time of a job was spent
+
+    Usage: deadline job trace-schedule [options]
+
+    Options:
+      --profile=<name>         AWS profile to use.
+      --farm-id=<id>           Farm of the queue.
+      --queue-id=<id>          Queue of the job.
+      --region=<name>          AWS region of the farm.
+      --job-id=<id>            Job to look at, else the default job.
+      -v, --verbose            Print all that was read.
+      --trace-format=<format>  chrome, which chrome://tracing and ui.perfetto.dev show.
+      --trace-file=<file>      File to write the trace to.
+    """
+    form = options.choice("--trace-format", ("chrome",))
+    if options["--trace-file"] and not form:
+        raise Trouble("give --trace-format with --trace-file", statuses.USAGE)
+    look = ["dl-ls", *reach(options), f"--job-id={job_of(options)}", "job,steps,tasks,sessions,actions"]
+    return shell.run(look, ["dl-trace", *(["--data"] if options["--verbose"] else []), *given(options, "--trace-file")])
+
+
 def download_output(options: Arguments, shell: Shell) -> int:
     """deadline job download-output - download the output files of a job
 
@@ -259,6 +281,7 @@ COMMANDS = {
     "get": get,
     "cancel": cancel,
     "requeue-tasks": requeue_tasks,
+    "trace-schedule": trace_schedule,
     "wait": wait,
     "logs": logs,
     "download-output": download_output,
