@@ -108,7 +108,7 @@ def _step_details(db: sqlite3.Connection, job: sqlite3.Row, worker: sqlite3.Row,
         "dependencies": [row[0] for row in rows],
         "extensions": job["extensions"],
     }
-    if step["symbol_table"] is not None:
+    if "EXPR" in job["extensions"]:
         result["resolvedSymbolTable"] = step["symbol_table"]
     return result
 
@@ -131,7 +131,7 @@ def _environment_details(
         "extensions": row["extensions"],
     }
     table = job["symbol_table"] if row["step"] is None else row["symbol_table"]
-    if table is not None:
+    if "EXPR" in row["extensions"]:
         result["resolvedSymbolTable"] = table
     return result
 

@@ -19,6 +19,7 @@ ROLE_LIFE_S = 3600
 SILENT_S = 60  # at least this long without a word, and SILENT_INTERVALS update intervals, before a worker is lost
 SILENT_INTERVALS = 6
 LOOK_S = 5
+MAX_SCRIPT_S = 3600  # of a host configuration
 DELETABLE = ("CREATED", "STOPPED", "NOT_RESPONDING")
 
 
@@ -160,6 +161,11 @@ def update_worker(call: Call) -> dict[str, Any]:
         columns["status"] = "STARTED"
         call.farm.logs.create(log_group(p["farmId"], p["fleetId"]), row["worker_id"])
         result = {"log": worker_log(row), "hostConfiguration": fleet["host_configuration"]}
+        columns["interval_s"] = 0
+        if fleet["host_configuration"]:
+            # The agent says nothing while it runs the script.
+            script_s = fleet["host_configuration"].get("scriptTimeoutSeconds", MAX_SCRIPT_S)
+            columns["interval_s"] = -(-(script_s + SILENT_S) // SILENT_INTERVALS)
     elif status == "STOPPING":
         if row["status"] in ONLINE:
             columns["status"] = "STOPPING"
