@@ -127,3 +127,14 @@ A bundle that is none, or that is wrong, is refused in one line.
   {"type":"end","tool":"dl-bundle","ok":false,"records":1,"status":65}
   dl-bundle: job template 'PWD/bad/template.yaml' is not valid: * (glob)
   3
+
+Before many files follow, the template's check is waited for.
+
+  $ mkdir bad/in; for n in $(seq 201); do : >bad/in/$n; done
+  $ printf 'assetReferences: {inputs: {directories: [in]}}' >bad/asset_references.yaml
+  $ try bad | head -n 2 | cut -c 1-60
+  {"type":"bundle",* (glob)
+  {"type":"end","tool":"dl-bundle","ok":false,"records":1,"sta
+  $ rm bad/in/1; try bad | tail -n 2 | cut -c 1-62
+  {"type":"end","tool":"dl-bundle","ok":false,"records":202,"fil
+  dl-bundle: job template '* (glob)

@@ -105,7 +105,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def until(condition: object, seconds: float = 10.0) -> bool:
+def until(condition: object, seconds: float = 60.0) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():  # type: ignore[operator]
@@ -131,7 +131,7 @@ def busy(tmp_path: Path, home: Path) -> subprocess.Popen[bytes]:
 class TestDeaths:
     def test_a_killed_worker_is_a_failure(self, busy: subprocess.Popen[bytes]) -> None:
         os.kill(children_of(busy.pid)[0], signal.SIGKILL)
-        out, err = busy.communicate(timeout=20)
+        out, err = busy.communicate(timeout=60)
         assert busy.returncode == 75
         assert json.loads(out.splitlines()[-1])["ok"] is False
         assert b"ended before its work was done: run again" in err and b"Traceback" not in err
@@ -142,18 +142,21 @@ class TestDeaths:
     ) -> None:
         workers = children_of(busy.pid)
         busy.send_signal(number)
-        out, err = busy.communicate(timeout=20)
+        out, err = busy.communicate(timeout=60)
         assert busy.returncode == 128 + number
         assert json.loads(out.splitlines()[-1])["ok"] is False
         assert not any(alive(pid) for pid in workers)
 
     def test_a_killed_tool_ends_its_stream_at_once_and_its_workers_soon(self, busy: subprocess.Popen[bytes]) -> None:
         workers = children_of(busy.pid)
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
         busy.kill()
-        started = time.monotonic()
-        assert busy.stdout and not busy.stdout.read().endswith(b"}\n{")  # its reader sees the end
-        assert time.monotonic() - started < 1.0
+        assert busy.stdout
+        busy.stdout.read()  # would wait for ever if a stopped worker held the pipe open
         busy.wait(10)
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
         assert until(lambda: not any(alive(pid) for pid in workers))
 
 

@@ -47,10 +47,13 @@ from libdeadline.errors import Trouble
 from libdeadline.records import Bundle, Record
 
 from . import documents, parameters
+from .checking import Check
 from .parameters import Definition
 
 MOST_UNKNOWN = 100  # unknown paths that a record names
 MOST_SHOWN = 5  # in a message
+FEW_FILES = 200  # and few bytes: these may go ahead while the template is still being checked
+FEW_BYTES = 32 << 20
 LARGEST = 2147483647
 
 
@@ -296,12 +299,10 @@ def stage(args: Arguments, run: Run) -> Iterator[Record]:
     template = documents.template(bundle)
     if args["--name"]:
         template = documents.renamed(template, args["--name"])
-    from .checking import Check
-
     # Before any thread is started: a process is forked.
     check = Check(template.text, template.data, template.path)
     try:
-        yield from _emit(args, run, bundle, template, given, chosen, file_system, passes)
+        yield from _emit(args, run, bundle, template, given, chosen, file_system, passes, check)
         check.wait()
     finally:
         check.close()
@@ -316,6 +317,7 @@ def _emit(
     chosen: dict[str, Any],
     file_system: str | None,
     passes: bool,
+    check: Check,
 ) -> Iterator[Record]:
     from libdeadline.paths import Grouping, Location
     from libdeadline.targets import config_of
@@ -401,6 +403,8 @@ def _emit(
         unknown_asset_paths=unknown[:MOST_UNKNOWN] or None,
     )
     if assets is not None:
+        if assets.file_count > FEW_FILES or assets.total_bytes > FEW_BYTES:
+            check.wait()  # nobody should upload for minutes to learn of a misspelt key
         run.count(files=assets.file_count, bytes=assets.total_bytes)
         yield from assets.records()
 
