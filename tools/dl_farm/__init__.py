@@ -232,10 +232,10 @@ def state_records(folder: Folder) -> Iterator[Record]:
     )
 
 
-def summary(folder: Folder, args: Arguments) -> str:
+def summary(folder: Folder) -> str:
     """What a person wants to know after `up`."""
     settings = folder.settings
-    option = "" if folder.path == Folder(_default_dir()).path else f" --dir {_quoted(folder.path)}"
+    option = _option(folder)
     workers = "1 worker" if settings["workers"] == 1 else f"{settings['workers']} workers"
     return f"""The farm is up: {workers}, all in {folder.path}
 
@@ -266,7 +266,7 @@ def table(folder: Folder) -> str:
             jobs = ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "no jobs"
             lines.append(f"  queue   {row['id']:42}{jobs}")
     if shown and shown[0]["status"] == "STOPPED":
-        lines.append("The farm is down. Start it with: dl-farm up")
+        lines.append(f"The farm is down. Start it with: dl-farm up{_option(folder)}")
     return "\n".join(lines) + "\n"
 
 
@@ -287,7 +287,7 @@ def told(args: Arguments, run: Run) -> int:
     for name, verb in verbs.items():
         if args[name]:
             return verb(args, run)
-    text = summary(up(args, run), args) if args["up"] else table(_existing(args))
+    text = summary(up(args, run)) if args["up"] else table(_existing(args))
     run.progress.clear()
     sys.stdout.write(text)
     return statuses.OK
@@ -314,16 +314,13 @@ def _existing(args: Arguments) -> Folder:
     return folder
 
 
-def _default_dir() -> str:
-    from .layout import DEFAULT_DIR
-
-    return DEFAULT_DIR
-
-
-def _quoted(text: str) -> str:
+def _option(folder: Folder) -> str:
+    """What to add to a command so that it means this farm."""
     from shlex import quote
 
-    return quote(text)
+    from .layout import DEFAULT_DIR
+
+    return "" if folder.path == Folder(DEFAULT_DIR).path else f" --dir {quote(folder.path)}"
 
 
 def _need_supervisor() -> None:
