@@ -5,20 +5,22 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from queue import SimpleQueue
-from threading import Lock
+from threading import Condition, Lock, Thread
 from typing import Any
 
 from . import statuses
 from .errors import Trouble, os_trouble
 from .placing import RESUMED_BYTES, Folder, Temporary, Tree, copy_names
-from .pool import Pool
+from .pool import FAR_S, Pool
 from .records import File
-from .s3 import Changed, S3Error, Stopping
+from .s3 import S3, Changed, S3Error, Stopping
 from .store import Store
 
 TRIES = 3  # of a content that arrives wrong
 READ_BYTES = 1 << 20
+PART_BYTES, PARTS = 4 << 20, 6  # of a large file from afar: fetched, and kept in memory, at the same time
 TOLD_BYTES = 8 << 20  # of a file, between two words of its progress
 STOP_S = 3.0  # for which removing temporaries may hold up an exit
 REMEMBERED = 65536  # contents whose place is known, for their duplicates
@@ -52,6 +54,7 @@ class Fetcher:
         self.store, self.conflict, self.fsync, self.finished = store, conflict, fsync, finished
         self._pool: Pool[Item] = Pool(self._work, store.s3, jobs)
         self._lock = Lock()
+        self._parts = Lock()
         self._first: dict[str, Item] = {}
 
     def submit(self, item: Item) -> None:
@@ -212,13 +215,13 @@ class Fetcher:
 
             if come < size or not size:
                 try:
-                    found = self.store.s3.fetch(key, sink, start=start)
-                    if found is None and key != old_key:
+                    found = self._get(key, sink, start, size)
+                    if not found and key != old_key:
                         key = old_key  # as very early submitters named it
-                        found = self.store.s3.fetch(key, sink, start=start)
+                        found = self._get(key, sink, start, size)
                 except Changed:
                     continue
-                if found is None:
+                if not found:
                     raise Trouble(
                         f"the content of '{row.path}' is not in the store: there is no "
                         f"'{self.store.s3.url(self.store.data_key(hash))}'",
@@ -233,6 +236,18 @@ class Fetcher:
             statuses.DATA,
             path=row.path,
         )
+
+    def _get(self, key: str, sink: Callable[[memoryview], None], start: int, size: int) -> bool:
+        """Hand an object to `sink` from `start` on, in order; False where there is none."""
+        s3 = self.store.s3
+        is_far = s3.quickest_s is not None and s3.quickest_s >= FAR_S
+        # One stream from afar is slow, several are not; but only one file at a time may keep parts in memory.
+        if is_far and size - start >= 2 * PART_BYTES and self._parts.acquire(blocking=False):
+            try:
+                return _get_parts(s3, key, sink, start, size)
+            finally:
+                self._parts.release()
+        return s3.fetch(key, sink, start=start) is not None
 
     def _copy(self, origin: Item, temporary: Temporary, hash: str, size: int) -> bool:
         """Take the content from a file that was put in place before; False where it is not that any more."""
@@ -257,6 +272,62 @@ class Fetcher:
             return digest.hexdigest() == hash
         finally:
             os.close(source)
+
+
+def _get_parts(s3: S3, key: str, sink: Callable[[memoryview], None], start: int, size: int) -> bool:
+    """Fetch an object in parts at the same time, and hand them over in order; False where there is none.
+
+    So the file that is written is always a whole beginning, which a later run can go on from.
+    """
+    parts: dict[int, bytearray | BaseException | None] = {}
+    changed = Condition()
+    offsets = range(start, size, PART_BYTES)
+    begun = handed = 0
+    over = False
+
+    def work() -> None:
+        nonlocal begun
+        while True:
+            with changed:
+                while begun >= handed + PARTS and not over:
+                    changed.wait()
+                if over or begun >= len(offsets):
+                    return
+                number = begun
+                begun += 1
+            result: bytearray | BaseException | None = bytearray()
+            try:
+                length = min(PART_BYTES, size - offsets[number])
+                # What is handed over in the end is hashed, so an object replaced in between is noticed.
+                if s3.fetch(key, result.extend, start=offsets[number], length=length) is None:  # type: ignore[union-attr]
+                    result = None
+            except BaseException as error:
+                result = error
+            with changed:
+                parts[number] = result
+                changed.notify_all()
+
+    for _ in range(min(PARTS, len(offsets))):
+        Thread(target=work, daemon=True).start()
+    try:
+        for number in range(len(offsets)):
+            with changed:
+                while number not in parts:
+                    changed.wait()
+                part = parts.pop(number)
+            if part is None:
+                return False
+            if isinstance(part, BaseException):
+                raise part
+            sink(memoryview(part))
+            with changed:
+                handed += 1
+                changed.notify_all()
+        return True
+    finally:
+        with changed:
+            over = True
+            changed.notify_all()
 
 
 def _clone(source: int, target: int) -> bool:

@@ -64,7 +64,7 @@ from .sending import Item, Sender
 if TYPE_CHECKING:
     from libdeadline.store import CheckCache, Store
 
-WINDOW = 16384  # records that may wait for one before them
+WINDOW = 8192  # records that may wait for one before them
 WAKE_EVERY = 256  # records that need nothing done, before the emitter is told of them
 NAP_S = 0.002  # so that the emitter wakes for several contents at a time
 SENT, FAILED = 1, 2  # numbers of the contents that were seen
