@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import sqlite3
 import subprocess
@@ -124,6 +125,9 @@ def busy(tmp_path: Path, home: Path) -> subprocess.Popen[bytes]:
             file.truncate(8 << 30)
     process = subprocess.Popen([*COMMAND, "--jobs", "2", str(root)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert until(lambda: len(children_of(process.pid)) == 2)
+    # At work they have let go of the tool's output.
+    workers = children_of(process.pid)
+    assert until(lambda: all(os.readlink(f"/proc/{pid}/fd/1") == os.devnull for pid in workers))
     return process
 
 
@@ -151,12 +155,16 @@ class TestDeaths:
         workers = children_of(busy.pid)
         for pid in workers:
             os.kill(pid, signal.SIGSTOP)
-        busy.kill()
-        assert busy.stdout
-        busy.stdout.read()  # would wait for ever if a stopped worker held the pipe open
-        busy.wait(10)
-        for pid in workers:
-            os.kill(pid, signal.SIGCONT)
+        try:
+            busy.kill()
+            assert busy.stdout
+            # It would not come if a stopped worker held the pipe open.
+            assert until(
+                lambda: select.select([busy.stdout], [], [], 0)[0] and not os.read(busy.stdout.fileno(), 65536)
+            )
+        finally:
+            for pid in workers:
+                os.kill(pid, signal.SIGCONT)
         assert until(lambda: not any(alive(pid) for pid in workers))
 
 
