@@ -12,6 +12,7 @@ import json
 import os
 import re
 import socket
+import ssl
 import struct
 import threading
 from base64 import b64decode
@@ -51,13 +52,16 @@ class Object(NamedTuple):
 class Bucket:
     """The bucket `bench` on a port of its own."""
 
-    def __init__(self, *, server: str = "dl-s3d", check: bool = True, page: int = 1000) -> None:
+    def __init__(
+        self, *, server: str = "dl-s3d", check: bool = True, page: int = 1000, tls: tuple[Path, Path] | None = None
+    ) -> None:
         self.objects: dict[str, Object] = {}
         self.uploads: dict[str, dict[int, bytes]] = {}
         self.requests: list[Request] = []
         self.plan: Callable[[Request], tuple[Any, ...] | None] = lambda request: None
         self.keys = [Keys()]
         self.server_name, self.check, self.page = server, check, page
+        self.tls = tls
         self.clock = 1_700_000_000.0
         self._lock = threading.Lock()
 
@@ -69,6 +73,10 @@ class Bucket:
 
         Handler.bucket = bucket
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if self.tls is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*self.tls)
+            self._http.socket = context.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
         self._http.daemon_threads = True
         self._http.block_on_close = False
         self._http.handle_error = lambda *_: None  # type: ignore[method-assign]
@@ -82,7 +90,8 @@ class Bucket:
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
+        port = self._http.server_address[1]
+        return f"https://localhost:{port}" if self.tls else f"http://127.0.0.1:{port}"
 
     def put(self, key: str, data: bytes, metadata: dict[str, str] | None = None) -> None:
         with self._lock:

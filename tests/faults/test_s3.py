@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import socket
+import socketserver
+import subprocess
 import threading
 from calendar import timegm
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, strptime, time
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from fake_s3 import Bucket, Keys, Request
 from xxhash import xxh3_128_hexdigest
 
 from libdeadline import statuses
+from libdeadline.errors import Trouble
 from libdeadline.s3 import S3, Changed, S3Error, Stopping
 
 DATA = bytes(range(256)) * 2000  # 512,000 bytes: larger than every buffer on the way
@@ -314,3 +318,113 @@ def test_the_rate_is_limited(one_bucket: Bucket) -> None:
     for _ in range(3):
         s3.put("d/x", DATA[:250_000])
     assert monotonic() - began > 0.4  # the last may be on its way when the others' time is over
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A self-signed certificate for localhost, and its key."""
+    made = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-out", made[0], "-keyout", made[1]],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return made
+
+
+def test_all_of_it_over_tls(certificate: tuple[Path, Path], file: Path) -> None:
+    with Bucket(tls=certificate) as bucket:
+        s3 = client(bucket, ca_bundle=str(certificate[0]))
+        assert s3.put("d/small", b"1" * 1000, hash=xxh3_128_hexdigest(b"1" * 1000))
+        assert put_file(s3, file)
+        bucket.plan = first_only(1, ("cut", 100_000))
+        got = s3.get("d/x")
+        assert got is not None and got.data == DATA
+        with pytest.raises(Changed):
+            put_file(s3, file, xxh3_128_hexdigest(b"other"))
+        bucket.plan = first_only(1, ("stall", 2.0))
+        assert s3.head("d/x") is not None
+        assert set(bucket.objects) == {"d/small", "d/x"}
+
+
+def test_a_certificate_that_is_not_trusted_is_refused_at_once(certificate: tuple[Path, Path]) -> None:
+    with Bucket(tls=certificate) as bucket:
+        with pytest.raises(S3Error, match="AWS_CA_BUNDLE") as error:
+            client(bucket).head("d/x")
+        assert error.value.status == statuses.UNAVAILABLE
+        assert not bucket.requests
+
+
+class Proxy(socketserver.StreamRequestHandler):
+    """A proxy that tunnels, and fetches plain http; it notes what it was asked."""
+
+    rbufsize = 0  # what follows the head is not for us
+    asked: ClassVar[list[str]] = []
+    target: ClassVar[tuple[str, int]]
+
+    def handle(self) -> None:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += self.rfile.readline()
+        self.asked.append(head.decode())
+        with socket.create_connection(self.target) as there:
+            if head.startswith(b"CONNECT"):
+                self.connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            else:
+                there.sendall(head)
+            threading.Thread(target=self.pump, args=(self.connection, there), daemon=True).start()
+            self.pump(there, self.connection)
+
+    @staticmethod
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while block := source.recv(65536):
+                sink.sendall(block)
+        except OSError:
+            pass
+
+
+class ProxyServer(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    block_on_close = False
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_through_a_proxy(scheme: str, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        Bucket(tls=certificate if scheme == "https" else None) as bucket,
+        ProxyServer(("127.0.0.1", 0), Proxy) as proxy,
+    ):
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        Proxy.asked, Proxy.target = [], ("127.0.0.1", int(bucket.endpoint.rpartition(":")[2]))
+        monkeypatch.setenv(f"{scheme}_proxy", f"http://me:secret@127.0.0.1:{proxy.server_address[1]}")
+        monkeypatch.setattr("libdeadline.s3.is_loopback", lambda host: False)
+        s3 = client(bucket, ca_bundle=str(certificate[0]))
+        assert s3.put("d/x", b"1") and s3.head("d/x") is not None
+        first = Proxy.asked[0]
+        assert first.startswith("CONNECT localhost:" if scheme == "https" else f"PUT {bucket.endpoint}/bench/d/x ")
+        assert "proxy-authorization: Basic bWU6c2VjcmV0" in first
+        monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
+        before = len(Proxy.asked)
+        assert client(bucket, ca_bundle=str(certificate[0])).head("d/x") is not None
+        assert len(Proxy.asked) == before
+        proxy.shutdown()
+
+
+def test_addresses_of_aws_name_the_bucket_in_the_host() -> None:
+    def host(bucket: str, region: str = "us-west-2", endpoint: str | None = None) -> tuple[str, str]:
+        s3 = S3(endpoint, region, Keys, bucket)
+        head = s3._head("GET", s3._base + "k", "", (), 0).decode()
+        return head.split("host: ")[1].split("\r\n")[0], head.split(" ")[1]
+
+    assert host("b") == ("b.s3.us-west-2.amazonaws.com", "/k")
+    assert host("b", "cn-north-1") == ("b.s3.cn-north-1.amazonaws.com.cn", "/k")
+    assert host("b.c") == ("s3.us-west-2.amazonaws.com", "/b.c/k")
+    assert host("b", endpoint="https://s3.dualstack.eu-west-1.amazonaws.com") == (
+        "b.s3.dualstack.eu-west-1.amazonaws.com",
+        "/k",
+    )
+    assert host("b", endpoint="http://127.0.0.1:9000") == ("127.0.0.1:9000", "/b/k")
+    assert host("b", endpoint="http://[::1]:9000/base/") == ("[::1]:9000", "/base/b/k")
+    with pytest.raises(Trouble):
+        host("b", endpoint="ftp://x")

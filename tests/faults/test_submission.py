@@ -19,7 +19,7 @@ parameterDefinitions: [{name: In, type: PATH, objectType: DIRECTORY, dataFlow: I
 steps: [{name: one, script: {actions: {onRun: {command: "true"}}}}]
 """
 STAGES = ("dl-bundle", "dl-hash", "dl-manifest", "dl-upload", "dl-submit")
-FILES = 400
+FILES = 200
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +68,14 @@ def started(farm: Any, bundle: Path, home: Path) -> tuple[subprocess.Popen[str],
     raise AssertionError("the stages did not start")
 
 
-@pytest.mark.parametrize("victim", STAGES)
-@pytest.mark.parametrize("delay_s", [0.0, 0.25])
+# The delay hits another moment of the victim's work; nothing depends on which.
+@pytest.mark.parametrize(("victim", "delay_s"), [*zip(STAGES, (0.0, 0.1, 0.2, 0.2, 0.0), strict=True)])
 def test_a_killed_stage_means_no_job(farm: Any, bundle: Path, tmp_path: Path, victim: str, delay_s: float) -> None:
     before = job_count(farm)
     process, stages = started(farm, bundle, tmp_path)
     # Held, the stage that creates the job can't be done before another one is killed, whatever the machine's load.
     os.kill(stages["dl-submit"], signal.SIGSTOP)
-    time.sleep(delay_s)  # to hit another moment; nothing depends on which
+    time.sleep(delay_s)
     os.kill(stages[victim], signal.SIGKILL)
     os.kill(stages["dl-submit"], signal.SIGCONT)
     out, err = process.communicate(timeout=60)
