@@ -1,11 +1,12 @@
 """Our YAML text is PyYAML's, whichever way it was written."""
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from libdeadline import yaml_text
 
 scalars = (
@@ -16,24 +17,26 @@ scalars = (
     | st.floats(allow_nan=False)
     | st.booleans()
     | st.none()
-    | st.datetimes(timezones=st.just(timezone.utc))
+    | st.datetimes(timezones=st.just(UTC))
 )
 keys = st.from_regex(r"[a-zA-Z][A-Za-z0-9 ]{0,12}", fullmatch=True)
 documents = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4))
 
 
+@settings(max_examples=50)
 @given(documents)
 def test_both_ways_write_the_same(document):
     assert yaml_text.dump(document) == yaml_text._by_pyyaml(yaml_text._with_whole_lines(document))
 
 
+@settings(max_examples=50)
 @given(documents)
 def test_it_reads_back(document):
     assert yaml.safe_load(yaml_text.dump(document)) == yaml_text._with_whole_lines(document)
 
 
 def test_the_forms_of_the_specification():
-    when = datetime(2025, 7, 3, 10, 49, 33, 821000, tzinfo=timezone.utc)
+    when = datetime(2025, 7, 3, 10, 49, 33, 821000, tzinfo=UTC)
     shared = {"a": 1}
     text = yaml_text.dump(
         {
