@@ -368,11 +368,11 @@ def _session_log(
         yield from reading.read(logs, stream)
         return
 
-    def end() -> datetime | None:
-        ended: datetime | None = client.call("GetSession", {**where, "sessionId": session_id}).get("endedAt")
-        return ended
+    def ended() -> datetime | None:
+        moment: datetime | None = client.call("GetSession", {**where, "sessionId": session_id}).get("endedAt")
+        return moment
 
-    yield from reading.follow(logs, stream, end)
+    yield from reading.follow(logs, stream, ended)
 
 
 def stage(args: command.Arguments, run: command.Run) -> Iterator[Record]:

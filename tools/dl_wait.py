@@ -22,7 +22,7 @@ out, 2 failed, 3 cancelled, 4 archived or suspended, 5 not compatible.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +128,7 @@ def show(run: command.Run, job: dict[str, Any], rows: int) -> None:
     run.progress.update(message=told, done_count=done, total_count=total)
 
 
-def stage(args: command.Arguments, run: command.Run) -> Iterator[Record]:
+def stage(args: command.Arguments, run: command.Run) -> Generator[Record, None, int]:
     from libdeadline import jobs, targets
 
     began = monotonic()

@@ -25,7 +25,7 @@ View wait has the statuses of dl-wait.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from libdeadline import command, statuses
 from libdeadline.errors import Trouble
@@ -51,7 +51,7 @@ VIEWS = {
 }
 
 
-def stage(args: command.Arguments, run: command.Run) -> Iterator[Record]:
+def stage(args: command.Arguments, run: command.Run) -> Generator[Record, None, int]:
     from importlib import import_module
 
     from .view import View
