@@ -121,6 +121,10 @@ def test_a_worker_of_another_kind_gets_no_work(farmd, farm_ids):
     assert conflict["context"] == {"status": "NOT_COMPATIBLE"}
     assert worker.status == "NOT_COMPATIBLE"
     assert refusal(worker.exchange)["context"] == {"status": "NOT_COMPATIBLE"}
+    weak = json.loads(json.dumps(CAPABILITIES))
+    weak["amounts"][1]["value"] = 256
+    conflict = refusal(farmd.client().update_worker, **worker.ids, status="STARTED", capabilities=weak)
+    assert conflict["context"] == {"status": "NOT_COMPATIBLE"}
     worker.start()
     assert worker.status == "STARTED"
     worker.stop()

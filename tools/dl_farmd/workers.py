@@ -200,17 +200,21 @@ def _offline(worker_id: str, status: str) -> Conflict:
 
 
 def _is_compatible(given: dict[str, Any] | None, fleet: sqlite3.Row) -> bool:
-    """Whether a worker is of its fleet's kind: its operating system and processor are."""
+    """Whether a worker is of its fleet's kind, as far as it tells of what the fleet's configuration names."""
     if not given:
         return True
-    wanted = {each["name"].lower(): each for each in (fleet["capabilities"] or {}).get("attributes") or ()}
-    for each in given["attributes"]:
-        name = each["name"].lower()
-        if name in ("attr.worker.os.family", "attr.worker.cpu.arch") and name in wanted:
-            mine = {value.lower() for value in each["values"]}
-            if not mine & {value.lower() for value in wanted[name]["values"]}:
-                return False
-    return True
+    configured = fleet["capabilities"] or {}
+    least = {each["name"].lower(): each["min"] for each in configured.get("amounts") or ()}
+    if any(each["value"] < least.get(each["name"].lower(), 0) for each in given["amounts"]):
+        return False
+    allowed = {
+        each["name"].lower(): {value.lower() for value in each["values"]} for each in configured.get("attributes") or ()
+    }
+    return all(
+        {value.lower() for value in each["values"]} & allowed[each["name"].lower()]
+        for each in given["attributes"]
+        if each["name"].lower() in allowed
+    )
 
 
 @operation("AssumeFleetRoleForWorker")
