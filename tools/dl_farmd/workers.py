@@ -20,6 +20,7 @@ SILENT_S = 60  # at least this long without a word, and SILENT_INTERVALS update 
 SILENT_INTERVALS = 6
 LOOK_S = 5
 MAX_SCRIPT_S = 3600  # of a host configuration
+NEARLY = 0.9  # of a fleet's least amount is enough: kernels keep some memory, and not always as much
 DELETABLE = ("CREATED", "STOPPED", "NOT_RESPONDING")
 
 
@@ -205,7 +206,7 @@ def _is_compatible(given: dict[str, Any] | None, fleet: sqlite3.Row) -> bool:
         return True
     configured = fleet["capabilities"] or {}
     least = {each["name"].lower(): each["min"] for each in configured.get("amounts") or ()}
-    if any(each["value"] < least.get(each["name"].lower(), 0) for each in given["amounts"]):
+    if any(each["value"] < least.get(each["name"].lower(), 0) * NEARLY for each in given["amounts"]):
         return False
     allowed = {
         each["name"].lower(): {value.lower() for value in each["values"]} for each in configured.get("attributes") or ()
