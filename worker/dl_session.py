@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from libdeadline import command, statuses
 from libdeadline.errors import Trouble
 
-from . import asset_roots, job_environment, journal, openjd_bridge
+from . import asset_roots, job_environment, journal, openjd_bridge, processes
 from .folder import SessionFolder, Wake, is_alive, now_text, poke, process_name, read_json, take_lock, time_text
 from .transfers import Cancelled, File, Manifest, Pipeline, Root, Transfer, tool, write_rules
 
@@ -828,7 +828,11 @@ class Runner:
         return action
 
     def close(self, *, ok: bool) -> None:
-        """Remove the session's working files and journal that it is over."""
+        """End what the job left running, remove the session's working files, and journal that it is over."""
+        if self.opening.get("cleanup_processes", True):
+            count = processes.kill_session(self.folder.session_id)
+            if count:
+                self.say(f"Ended {count} processes that the job left running")
         if self.session is not None:
             with contextlib.suppress(RuntimeError, OSError):
                 self.session.cleanup()

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from libdeadline import command, statuses
 from libdeadline.errors import Trouble
 
-from . import enrolment, held_session, host, queue_role, service, settings, supervision
+from . import enrolment, held_session, processes, queue_role, service, settings, supervision
 from .folder import Folder, Wake, poke, read_json
 from .held_session import HeldSession
 from .service import Farm
@@ -370,7 +370,7 @@ class Scheduler:
         until = monotonic() + 2
         self._wait(until, lambda: not any(held.is_running() for held in self.sessions.values()))
         for held in self.sessions.values():
-            if held.is_running() or host.session_processes(held.session_id):
+            if held.is_running() or processes.of_session(held.session_id):
                 held.kill()
             held.look()
             held.is_dropped = held.has_ended = True

@@ -19,7 +19,7 @@ from typing import Any
 from libdeadline import statuses, times
 from libdeadline.errors import Trouble
 
-from . import entities, host, job_environment, journal, queue_role
+from . import entities, job_environment, journal, processes, queue_role
 from .folder import SessionFolder, now_text, read_json, write_json
 from .service import Farm
 from .transfers import tool
@@ -102,7 +102,7 @@ class HeldSession:
         """See what the process wrote and whether it lives; mend what its death left undone."""
         if self.has_ended:
             if not self.is_dropped and not self.is_stopping and not self.is_dry():
-                host.kill_session_processes(self.session_id)
+                processes.kill_session(self.session_id)
                 self._give_up("the session's process ended before it was done")
             return
         exit_status = self.process.poll() if self.process is not None else None
@@ -125,7 +125,7 @@ class HeldSession:
 
     def _resume(self, why: str) -> None:
         """Have another process bring a session to its end whose own one died: it exits the environments."""
-        host.kill_session_processes(self.session_id)
+        processes.kill_session(self.session_id)
         for path in (self.folder.inbox, self.folder.outbox, self.folder.log):
             journal.heal(path)
         journal.append(self.folder.inbox, {"type": "resume", "message": why})
@@ -144,7 +144,7 @@ class HeldSession:
 
     def _bury(self, why: str) -> None:
         """Report for a dead session what it can't report itself, and end what it left running."""
-        host.kill_session_processes(self.session_id)
+        processes.kill_session(self.session_id)
         for path in (self.folder.outbox, self.folder.log):
             journal.heal(path)
         self.folder.write_log(f"ERROR: {why}")
@@ -190,7 +190,7 @@ class HeldSession:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        host.kill_session_processes(self.session_id)
+        processes.kill_session(self.session_id)
         self._remove_work()
 
     def _remove_work(self) -> None:
@@ -299,6 +299,7 @@ class HeldSession:
             **{name: about[name] for name in ("farm_id", "fleet_id", "worker_id", "queue_id", "job_id", "session_id")},
             "session_dir": about["session_dir"],
             "retain_session_dir": about["retain_session_dir"],
+            "cleanup_processes": about.get("cleanup_processes", True),
             "local_log": about.get("local_log"),
             "wakes": about["wakes"],
         }
@@ -436,6 +437,7 @@ def create(
             "log_error": error,
             "session_dir": os.path.join(settings.session_root_dir, folder.session_id),
             "retain_session_dir": settings.retain_session_dir,
+            "cleanup_processes": settings.cleanup_session_user_processes,
             "local_log": local_log,
             "created_at": now_text(),
         },

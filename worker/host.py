@@ -1,4 +1,4 @@
-"""What this host is: capabilities, names and addresses, EC2 instance, processes of a session.
+"""What this host is: capabilities, names and addresses, EC2 instance.
 
 Source: spec worker 5.2, 5.3, 1.3.
 """
@@ -9,7 +9,6 @@ import ipaddress
 import os
 import re
 import shutil
-import signal
 import subprocess
 from typing import Any
 
@@ -144,38 +143,3 @@ class Metadata:
             return None
         finally:
             connection.close()
-
-
-def session_processes(session_id: str) -> list[int]:
-    """The processes of a session that this user may see, found by the variable that each of them inherits.
-
-    A dl-session that was killed leaves its action behind: a process group of its own that nobody waits for.
-    """
-    mark = f"DEADLINE_SESSION_ID={session_id}".encode()
-    found = []
-    for name in os.listdir("/proc"):
-        if not name.isdigit() or int(name) == os.getpid():
-            continue
-        try:
-            with open(f"/proc/{name}/environ", "rb") as file:
-                if mark in file.read().split(b"\0"):
-                    found.append(int(name))
-        except OSError:
-            continue
-    return found
-
-
-def kill_session_processes(session_id: str) -> int:
-    """End every process of a session at once; how many there were."""
-    count = 0
-    for _ in range(5):  # a process may fork between the look and the blow
-        pids = session_processes(session_id)
-        if not pids:
-            break
-        count += len(pids)
-        for pid in pids:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                pass
-    return count

@@ -152,9 +152,9 @@ class LoneSession:
         if self.process and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        from dl_worker.host import kill_session_processes
+        from dl_worker.processes import kill_session
 
-        kill_session_processes(SESSION_ID)
+        kill_session(SESSION_ID)
 
 
 @pytest.fixture

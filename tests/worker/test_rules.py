@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from dl_worker import entities, held_session, host, job_environment, journal, service, settings
+from dl_worker import entities, held_session, host, job_environment, journal, processes, service, settings
 from dl_worker.dl_worker_watch import Metrics, ask_for_drain, spot_left_s
 from dl_worker.folder import Folder, SessionFolder, read_json
 from dl_worker.held_session import HeldSession, update_of
@@ -428,9 +428,9 @@ def test_the_processes_of_a_session_are_found_and_ended(tmp_path: Path) -> None:
     import time
 
     until = time.monotonic() + 20
-    while len(host.session_processes(mark)) < 3 and time.monotonic() < until:
+    while len(processes.of_session(mark)) < 3 and time.monotonic() < until:
         time.sleep(0.02)
-    assert len(host.session_processes(mark)) == 3
-    assert host.kill_session_processes(mark) >= 3
+    assert len(processes.of_session(mark)) == 3
+    assert processes.kill_session(mark) >= 3
     process.wait()
-    assert host.session_processes(mark) == []
+    assert processes.of_session(mark) == []

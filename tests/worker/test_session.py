@@ -7,7 +7,8 @@ import signal
 import time
 
 from conftest import SESSION_ID, STEP_ID, LoneSession, wait_for
-from dl_worker.host import kill_session_processes
+from dl_worker.folder import start_time
+from dl_worker.processes import kill_session
 
 
 def test_tasks_run_in_order_between_enter_and_exit(session: LoneSession) -> None:
@@ -327,7 +328,7 @@ def test_a_successor_fails_what_ran_and_exits_what_was_entered(session: LoneSess
     assert session.process
     session.process.kill()
     session.process.wait()
-    kill_session_processes(SESSION_ID)
+    kill_session(SESSION_ID)
     session.tell({"type": "resume", "message": "the session's process died (killed by signal 9)"})
     session.start()
     exits = [session.act({"envExit": {"environmentId": identity}}) for identity in (inner, outer)]
@@ -353,3 +354,16 @@ def test_a_successor_of_a_dropped_session_exits_by_itself(session: LoneSession) 
     assert session.process.wait(30) == 0
     assert trace.read_text().split() == ["+", "-"]
     assert not session.session_dir.exists()
+
+
+def test_what_a_job_leaves_running_ends_with_the_session(session: LoneSession) -> None:
+    pid_file = session.tmp_path / "pid"
+    stray = f"setsid sh -c 'echo $$ >{pid_file}; exec sleep 300' >/dev/null 2>&1 &"
+    session.step(f"{stray} while [ ! -s {pid_file} ]; do sleep 0.01; done")
+    session.open()
+    assert session.outcome(session.run_task())["status"] == "SUCCEEDED"
+    pid = int(pid_file.read_text())
+    assert start_time(pid) is not None
+    assert session.end() == 0
+    assert start_time(pid) is None
+    assert "left running" in session.log()
