@@ -22,8 +22,9 @@ More tasks than one request takes:
 
   $ dl-requeue "$job" | jq -r 'select(.type == "task").run_status' | sort | uniq -c | awk '{print $1, $2}'
   120 CANCELED
-  $ dl-wait "$job" | jq -r .task_run_status | head -n 1
-  SUCCEEDED
+  $ dl-ls job "$job" | jq -r 'select(.type == "resource").data.taskRunStatusCounts.CANCELED'
+  0
+  $ dl-cancel "$job" >/dev/null
 
   $ dl-requeue --run-status tired "$job" >/dev/null 2>&1
   [64]
