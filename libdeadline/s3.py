@@ -29,6 +29,7 @@ BUFFER_BYTES = 1 << 17  # for each connection: answers, and files read for sendi
 SEND_BYTES = 1 << 22  # most that one sendfile call moves, so that a stop is soon noticed
 CONNECT_S = 10.0
 STALL_S = 120.0  # without a byte, a connection is given up
+SHORTEST_STALL_S = 0.1
 RETRY_S = 120.0  # passing failures in a row, without progress, are endured for so long
 UNREACHED_S = 3.0  # the same while the endpoint has never answered: it may well not exist
 BACKOFF_S = (0.05, 10.0)  # first and longest pause between two tries
@@ -446,7 +447,7 @@ class S3:
         self.region, self.bucket, self.owner = region, bucket, owner
         self._credentials = credentials
         self._ca_bundle, self._proxy_url = ca_bundle, proxy
-        self.retry_s, self.stall_s = retry_s, stall_s
+        self.retry_s, self.stall_s = retry_s, max(stall_s, SHORTEST_STALL_S)  # to the kernel 0 means for ever
         self.user_agent = user_agent
         self.stopping = Event()
         self.limit = Limit(bytes_per_s, self.stopping) if bytes_per_s else None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -347,6 +349,21 @@ def test_an_upload_that_was_cleared_away_starts_anew(one_bucket: Bucket, shell: 
     assert [found.data for found in one_bucket.objects.values()] == [path.read_bytes()]
 
 
+def test_what_nobody_came_back_for_is_cleared_away(one_bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    path = large_file(source)
+    stream = hashed(source)
+    one_bucket.plan = lambda request: ("status", 403, "AccessDenied", "") if "partNumber" in request.query else None
+    assert shell.run(one_bucket, "dl-upload", URI, text=stream).returncode == 77
+    (journal,) = (shell.home / ".deadline" / "cache" / "uploads").iterdir()
+    os.utime(journal, (0, 0))
+    one_bucket.plan = lambda request: None
+    path.write_bytes(path.read_bytes()[::-1])  # another content, so another upload
+    assert len(one_bucket.uploads) == 1
+    assert shell.run(one_bucket, "dl-upload", URI, text=hashed(source)).returncode == 0
+    assert not one_bucket.uploads and not journal.exists()
+
+
 def test_a_stopped_upload_is_aborted(one_bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
     source = tmp_path / "source"
     large_file(source)
@@ -513,3 +530,97 @@ def wait_for(condition: Any, timeout_s: float = 20.0) -> None:
             return
         tick.wait(0.02)
     raise AssertionError("it did not come to be")
+
+
+HOSTILE = [
+    "../up", "a/../../up", "/etc/up", "a//b", "./a", "a/.", "", "a\0b", "\ud800",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", HOSTILE, ids=ascii)
+def test_a_hostile_path_is_refused_before_anything_is_written(
+    one_bucket: Bucket, shell: Shell, tmp_path: Path, path: str
+) -> None:
+    one_bucket.put(f"p/Data/{xxh3_128_hexdigest(b'x')}.xxh128", b"x")
+    entry = {"hash": xxh3_128_hexdigest(b"x"), "mtime": 0, "size": 1}
+    entries = sorted([{**entry, "path": "good"}, {**entry, "path": path}], key=lambda each: each["path"])
+    document = {"hashAlg": "xxh128", "manifestVersion": "2023-03-03", "paths": entries, "totalSize": 2}
+    (tmp_path / "m").write_text(json.dumps(document))
+    done = shell.run(one_bucket, "dl-download", URI, f"--manifest={tmp_path / 'm'}", f"--to={tmp_path / 'deep' / 'to'}")
+    assert done.returncode == 65
+    assert len(done.stderr.splitlines()) == 1 and "Traceback" not in done.stderr
+    assert not (tmp_path / "deep").exists() and not (tmp_path / "up").exists()
+
+
+def test_more_than_the_disk_holds_is_refused(one_bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
+    entry = {"hash": "0" * 32, "mtime": 0, "size": 10**17, "path": "huge"}
+    document = {"hashAlg": "xxh128", "manifestVersion": "2023-03-03", "paths": [entry], "totalSize": 10**17}
+    (tmp_path / "m").write_text(json.dumps(document))
+    done = shell.run(one_bucket, "dl-download", URI, f"--manifest={tmp_path / 'm'}", f"--to={tmp_path / 'to'}")
+    assert done.returncode == 73
+    assert "not enough space" in done.stderr
+    assert not (tmp_path / "to").exists()
+
+
+def test_odd_names_and_times_come_back(one_bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
+    names = [
+        "n" * 255,
+        "trailing.",
+        "trailing ",
+        "con",
+        "a:b",
+        "é",
+        "e\u0301",
+        "\U0001f600",
+        "-rf",
+        "\udcff",
+        "a\\b",
+        ".dl-x",
+    ]
+    entry = {"hash": xxh3_128_hexdigest(b"x"), "size": 1}
+    one_bucket.put(f"p/Data/{entry['hash']}.xxh128", b"x")
+    times = [0, 1, -1_000_001, 1_704_164_645_123_456]
+    entries = [{**entry, "path": name, "mtime": times[index % 4]} for index, name in enumerate(names)]
+    document = {"hashAlg": "xxh128", "manifestVersion": "2023-03-03", "paths": entries, "totalSize": 2}
+    (tmp_path / "m").write_text(json.dumps(document))
+    done = shell.run(one_bucket, "dl-download", URI, f"--manifest={tmp_path / 'm'}", f"--to={tmp_path / 'to'}")
+    assert done.returncode == 0, done.stderr
+    assert sorted(os.listdir(tmp_path / "to")) == sorted(names)
+    for each in entries:
+        assert os.stat(tmp_path / "to" / each["path"]).st_mtime_ns == each["mtime"] * 1000
+
+
+def test_a_link_put_in_the_way_leads_nowhere(one_bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
+    """Someone swaps folders for links, again and again, while files are put below them."""
+    source, target, outside = tmp_path / "source", tmp_path / "target", tmp_path / "outside"
+    outside.mkdir()
+    target.mkdir()
+    folders = [f"d{number}" for number in range(60)]
+    for name in folders:
+        (source / name).mkdir(parents=True)
+        for index in range(4):
+            (source / name / str(index)).write_bytes(f"{name} {index}".encode())
+    for content in tree(source).values():
+        one_bucket.put(f"p/Data/{xxh3_128_hexdigest(content)}.xxh128", content)
+    over, swapped = threading.Event(), threading.Event()
+
+    def swap() -> None:
+        while not over.is_set():
+            for name in folders:
+                place = target / name
+                with contextlib.suppress(OSError):
+                    if not place.is_symlink() and place.exists():
+                        os.rename(place, target / f"old-{time.monotonic_ns()}")
+                        swapped.set()
+                    os.symlink(outside, place)
+                    os.unlink(place)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        shell.run(one_bucket, "dl-download", URI, f"--manifest={manifest_of(source, tmp_path / 'm')}", f"--to={target}")
+    finally:
+        over.set()
+        thread.join()
+    assert swapped.is_set()
+    assert not os.listdir(outside)

@@ -211,4 +211,16 @@ class Files:
         rows = manifest.read_packed(part.data, name)
         if part.size <= SORTED_BYTES:
             rows = iter(sorted(rows))
-        return manifest.check(map(manifest.unpack, rows), windows=self._windows, ignore_case=IGNORES_CASE)
+        return manifest.check(_possible(map(manifest.unpack, rows)), windows=self._windows, ignore_case=IGNORES_CASE)
+
+
+def _possible(entries: Iterable[manifest.Entry]) -> Iterator[manifest.Entry]:
+    """Pass entries on, but refuse names that no file here can have."""
+    for entry in entries:
+        if not entry.path.isascii():
+            try:
+                os.fsencode(entry.path)
+            except UnicodeEncodeError:
+                shown = ascii(entry.path)
+                raise Trouble(f"the manifest's path {shown} is refused: it is no Unicode", statuses.DATA) from None
+        yield entry

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
+from time import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from libdeadline import statuses
@@ -21,6 +22,7 @@ MOST_PARTS = 10_000  # S3's limit
 READ_BYTES = 1 << 20
 NEAR_SENDERS, FAR_SENDERS = 4, 16  # parts on their way at the same time
 DAMAGED_TRIES = 3  # of a content that is right here and arrives wrong
+LEFT_S = 7 * 86400.0  # after which nobody is thought to come back for an upload that a killed run began
 ABORT_S = 5.0  # for which cleaning up may hold up an exit
 
 
@@ -205,7 +207,29 @@ class LargeFiles:
             if journal is not None:
                 journal.close(remove=True)
 
+    def _clear(self) -> None:
+        """Abort what killed runs began in this bucket, long ago, and nobody went on with."""
+        s3 = self.store.s3
+        try:
+            names = os.listdir(self.journals)
+        except OSError:
+            return
+        for name in names:
+            path = os.path.join(self.journals, name)
+            try:
+                if os.stat(path).st_mtime > time() - LEFT_S:
+                    continue
+                with open(path, encoding="utf-8") as file:
+                    upload_id, _, rest = file.readline().partition(" ")
+                _, origin, bucket, key = rest.rstrip("\n").split(" ", 3)
+                if (origin, bucket) == (s3.origin, s3.bucket):
+                    s3.abort_multipart(key, upload_id)
+                    os.unlink(path)
+            except (OSError, ValueError, Trouble):
+                continue  # it may be in use, or not ours to abort
+
     def _run(self) -> None:
+        self._clear()
         while (task := self._files.get()) is not None:
             try:
                 task.item.outcome = self._send(task)
