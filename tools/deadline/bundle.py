@@ -57,7 +57,7 @@ def submit(options: Arguments, shell: Shell) -> int:
         *([["dl-consent", "--answers=3"]] if asks else []),
         ["dl-hash"],
         ["dl-manifest"],
-        ["dl-upload", *who, *(["--force-check"] if checks_all(options) else [])],
+        ["dl-upload", *who, *(["--force-s3-check"] if checks_all(options) else [])],
         ["dl-submit", *who, *(["--remember"] if own_job else [])],
         ["dl-show", "submission"],
         asks=asks,
