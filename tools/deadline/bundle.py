@@ -57,19 +57,11 @@ def submit(options: Arguments, shell: Shell) -> int:
         *([["dl-consent", "--answers=3"]] if asks else []),
         ["dl-hash"],
         ["dl-manifest"],
-        ["dl-upload", *who, *(["--force-s3-check"] if checks_all(options) else [])],
+        ["dl-upload", *who, *given(options, "--force-s3-check", "--no-force-s3-check")],
         ["dl-submit", *who, *(["--remember"] if own_job else [])],
         ["dl-show", "submission"],
         asks=asks,
     )
-
-
-def checks_all(options: Arguments) -> bool:
-    """Whether the store is to be asked about every file."""
-    from libdeadline import targets
-
-    setting = targets.config_of(options).boolean("settings.force_s3_check")
-    return bool(options["--force-s3-check"]) or (setting and not options["--no-force-s3-check"])
 
 
 COMMANDS = {"submit": submit}
