@@ -219,11 +219,35 @@ def test_a_file_that_grows_behind_a_size_that_stays_is_reported(tmp_path: Path) 
 
 def test_threads_give_what_one_reader_gives(tmp_path: Path) -> None:
     mixed_tree(tmp_path)
-    names = sorted(os.listdir(tmp_path / "a"))
+    names = [*sorted(os.listdir(tmp_path / "a")), "gone"]
     alone, many = hasher(tmp_path), hasher(tmp_path)
-    many.readers, many.jobs = 8, 1  # the second job is no probe
+    many.readers = content.READERS
     one, other = alone.folder(str(tmp_path), "a/", names), many.folder(str(tmp_path), "a/", names)
-    assert many.readers == 8 and one.lines == other.lines and one.size == other.size
+    assert alone.threads is None and many.threads is not None
+    assert one.lines == other.lines and one.size == other.size and one.troubles == other.troubles
+
+
+def test_more_readers_come_when_reads_sleep_and_go_when_they_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(100):
+        (tmp_path / f"f{n:03}").write_bytes(b"x")
+    names = sorted(os.listdir(tmp_path))
+    original, slow = content._read_into, [True]
+
+    def read(descriptor: int, view: memoryview) -> int:
+        if slow[0]:
+            time.sleep(0.001)
+        return original(descriptor, view)
+
+    monkeypatch.setattr(content, "_read_into", read)
+    one = hasher(tmp_path)
+    one.folder(str(tmp_path), "", names)
+    assert one.readers == content.READERS
+    slow[0] = False
+    for _ in range(content.TRIAL_EVERY):
+        assert len(one.folder(str(tmp_path), "", names).lines.splitlines()) == 100
+    assert one.readers == 1
 
 
 def settle(*paths: Path) -> None:

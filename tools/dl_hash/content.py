@@ -17,6 +17,7 @@ from libdeadline.walk import is_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import ThreadPoolExecutor
 
     from .cache import Cache, Known
 
@@ -24,7 +25,8 @@ QUICK_BYTES = 1 << 22  # read in a millisecond
 BLOCK_BYTES = 1 << 20
 ATTEMPTS = 3  # at a file that changes while it is read
 READERS = 8  # threads of a process while reads wait for a disk or a server
-PROBE_EVERY = 16  # jobs between two that find out whether reads still wait
+TRIAL_EVERY = 8  # jobs between two that find out whether reads still wait
+TRIAL_FILES = 16  # that it takes to find out
 WAITING_SHARE = 0.5  # of a job's time, above which more readers are used
 LOOK_UP_EVERY = 64  # blocks between two looks at whether the parent is alive
 
@@ -78,6 +80,7 @@ class Hasher:
         self.readers = 1
         self.jobs = 0
         self.local = threading.local()
+        self.threads: ThreadPoolExecutor | None = None
         self.parent: int | None = None  # process that waits for the results
 
     def close(self) -> None:
@@ -141,19 +144,13 @@ class Hasher:
     def _do(self, paths: list[Any], line: Callable[[int, Known], bytes]) -> Done:
         start = time.perf_counter()
         known = self.cache.find([path for path in paths if isinstance(path, str)]) if self.cache else {}
-        results: list[Known | Refused]
         self.jobs += 1
-        probing = self.jobs % PROBE_EVERY == 1
-        if self.readers > 1 and not probing and len(paths) > 1:
-            results = self._in_threads(paths, known)
-        else:
-            cpu, sleeps = time.thread_time(), _sleeps()
-            results = [self._result(path, known.get(path)) for path in paths]
-            spent = time.perf_counter() - start
-            waited = spent - (time.thread_time() - cpu)
-            # A busy machine makes us wait too, but only a disk or a server makes us sleep.
-            slept = _sleeps() - sleeps >= max(1, len(paths) // 2)
-            self.readers = READERS if slept and waited > WAITING_SHARE * spent else 1
+        # With many readers nobody can tell whether one would still wait, so now and then a few files are tried.
+        trial = len(paths) if self.readers == 1 else TRIAL_FILES if self.jobs % TRIAL_EVERY == 0 else 0
+        results = self._one_by_one(paths[:trial], known) if trial else []
+        if len(paths) > trial:
+            read = self._side_by_side if self.readers > 1 else self._one_by_one
+            results += read(paths[trial:], known)
         lines: list[bytes] = []
         fresh: list[Known] = []
         troubles: list[tuple[str, str, str]] = []
@@ -171,7 +168,23 @@ class Hasher:
         seconds = time.perf_counter() - start
         return Done(b"".join(lines), len(lines), size, cached, fresh, troubles, seconds)
 
-    def _in_threads(self, paths: list[Any], known: dict[str, Known]) -> list[Known | Refused]:
+    def _one_by_one(self, paths: list[Any], known: dict[str, Known]) -> list[Known | Refused]:
+        """Do `paths` in this thread, and learn whether more readers would help."""
+        start, cpu, sleeps = time.perf_counter(), time.thread_time(), _sleeps()
+        results = [self._result(path, known.get(path)) for path in paths]
+        spent = time.perf_counter() - start
+        waited = spent - (time.thread_time() - cpu)
+        # A busy machine makes us wait too, but only a disk or a server makes us sleep.
+        slept = _sleeps() - sleeps >= max(1, len(paths) // 2)
+        self.readers = READERS if slept and waited > WAITING_SHARE * spent else 1
+        return results
+
+    def _side_by_side(self, paths: list[Any], known: dict[str, Known]) -> list[Known | Refused]:
+        """Do `paths` in several threads, this one among them."""
+        if self.threads is None:
+            from concurrent.futures import ThreadPoolExecutor
+
+            self.threads = ThreadPoolExecutor(READERS - 1)
         # Which path is next is one list that all threads pop from: pop is atomic.
         left = list(range(len(paths) - 1, -1, -1))
         results: list[Any] = [None] * len(paths)
@@ -184,12 +197,10 @@ class Hasher:
                     return
                 results[index] = self._result(paths[index], known.get(paths[index]))
 
-        threads = [threading.Thread(target=work, daemon=True) for _ in range(min(self.readers, len(paths)) - 1)]
-        for thread in threads:
-            thread.start()
+        others = [self.threads.submit(work) for _ in range(min(READERS, len(paths)) - 1)]
         work()
-        for thread in threads:
-            thread.join()
+        for other in others:
+            other.result()
         return results
 
     def _result(self, path: Any, known: Known | None) -> Known | Refused:

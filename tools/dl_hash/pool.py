@@ -24,7 +24,7 @@ from libdeadline.errors import Trouble
 
 from .content import Done, Hasher, Settings
 
-JOB_S = 0.008  # of work that a job should be
+JOB_S = 0.02  # of work that a job should be
 JOB_FILES = 512  # at most in a job
 ALONE_S = 0.005  # of work that is done without starting processes
 AHEAD = 2  # jobs that a worker has at a time, the one in hand included
