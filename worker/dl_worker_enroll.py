@@ -54,7 +54,9 @@ def main_of(args: Arguments, run: Run) -> int:
         # Whoever waits for an enrolment must not take that of an earlier life for ours.
         enrolment.note_stopped(folder, "STARTING")
     try:
-        done = enrolment.enrol(folder, known)
+        done = enrolment.enrol(
+            folder, known, tell=lambda trouble: run.warn(f"{trouble.message}; asking again until it can")
+        )
     except Trouble as trouble:
         folder.tell_log("Worker", "Status", trouble.message, level="ERROR")
         if os.environ.get("SUPERVISOR_ENABLED"):

@@ -6,6 +6,7 @@ Source: spec worker 1.3, 1.4, 1.9.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from time import sleep, time
 from typing import Any
@@ -18,22 +19,24 @@ from .service import Farm, Wait
 from .settings import Settings
 from .supervision import supervisor
 
+Tell = Callable[[Trouble], None]
 STOPPED_S = 5.0  # how long a failed start tries to take itself back
 
 
-def enrol(folder: Folder, settings: Settings, wait: Wait = sleep) -> dict[str, Any]:
+def enrol(folder: Folder, settings: Settings, wait: Wait = sleep, tell: Tell | None = None) -> dict[str, Any]:
     """Be STARTED: as the worker of worker.json if the farm still knows it, else as a new one. What was written down.
 
+    `tell` hears of the first failure of each call that is repeated.
     Raises: Trouble where asking again doesn't help; nothing but identity and credentials is left behind then.
     """
     properties = host.properties()
     while True:
-        worker_id, is_new = _identity(folder, settings, properties, wait)
+        worker_id, is_new = _identity(folder, settings, properties, wait, tell)
         farm = Farm(folder, settings, worker_id)
         try:
             if (service.expiry(service.credentials_path(folder, worker_id)) or 0) < time() + 60:
-                assume_fleet_role(farm, wait)
-            answer = _start(farm, properties, wait)
+                assume_fleet_role(farm, wait, tell=tell)
+            answer = _start(farm, properties, wait, tell)
         except Trouble as trouble:
             if is_new or not service.is_missing(trouble):
                 raise
@@ -48,7 +51,9 @@ def enrol(folder: Folder, settings: Settings, wait: Wait = sleep) -> dict[str, A
         return _noted(folder, farm, answer)
 
 
-def _identity(folder: Folder, settings: Settings, properties: dict[str, Any], wait: Wait) -> tuple[str, bool]:
+def _identity(
+    folder: Folder, settings: Settings, properties: dict[str, Any], wait: Wait, tell: Tell | None
+) -> tuple[str, bool]:
     """The worker's id, and whether it was made just now."""
     known = folder.worker()
     instance_id = host.Metadata().instance_id()
@@ -73,13 +78,13 @@ def _identity(folder: Folder, settings: Settings, properties: dict[str, Any], wa
         creating = service.conflict(trouble, settings.fleet_id) == "CREATE_IN_PROGRESS"
         return creating or (service.reason(trouble) is None and service.is_passing(trouble))
 
-    worker_id = service.persist(lambda: client.call("CreateWorker", request), wait, again)["workerId"]
+    worker_id = service.persist(lambda: client.call("CreateWorker", request), wait, again, tell)["workerId"]
     folder.write_worker(worker_id=worker_id, instance_id=instance_id)
     folder.tell_log("Worker", "Create", "created", worker_id=worker_id, **_ids(settings))
     return str(worker_id), True
 
 
-def assume_fleet_role(farm: Farm, wait: Wait, *, own: bool = False) -> float:
+def assume_fleet_role(farm: Farm, wait: Wait, *, own: bool = False, tell: Tell | None = None) -> float:
     """Fetch the fleet role's credentials and put them into their file; when they expire, in seconds since the epoch.
 
     `own`: ask with those that the worker has (a refresh), instead of the bootstrap ones.
@@ -89,7 +94,7 @@ def assume_fleet_role(farm: Farm, wait: Wait, *, own: bool = False) -> float:
         if own
         else (lambda: farm.bootstrap().call("AssumeFleetRoleForWorker", farm.ids))
     )
-    answer = service.persist(ask, wait)
+    answer = service.persist(ask, wait, tell=tell)
     expires = service.write_credentials(service.credentials_path(farm.folder, farm.worker_id), answer["credentials"])
     farm.folder.tell_log(
         "AWSCreds", "Refresh", "fleet role", resource=farm.worker_id, expiry=str(answer["credentials"]["expiration"])
@@ -97,7 +102,7 @@ def assume_fleet_role(farm: Farm, wait: Wait, *, own: bool = False) -> float:
     return expires
 
 
-def _start(farm: Farm, properties: dict[str, Any], wait: Wait) -> dict[str, Any]:
+def _start(farm: Farm, properties: dict[str, Any], wait: Wait, tell: Tell | None) -> dict[str, Any]:
     capabilities = host.capabilities(farm.settings)
     attempt = renewed = 0
     while True:
@@ -112,8 +117,8 @@ def _start(farm: Farm, properties: dict[str, Any], wait: Wait) -> dict[str, Any]
                     ),
                     wait,
                 )
-                attempt = 0
-                wait(service.backoff_s(1))
+                wait(service.backoff_s(attempt))
+                attempt += 1
                 continue
             if service.is_expired(trouble) and not renewed:
                 renewed = 1  # what the file held is of another life of this farm
@@ -121,6 +126,8 @@ def _start(farm: Farm, properties: dict[str, Any], wait: Wait) -> dict[str, Any]
                 continue
             if status != "ASSOCIATED" and not service.is_passing(trouble):
                 raise
+            if tell and attempt == 0:
+                tell(trouble)
             wait(service.backoff_s(attempt, service.retry_after_s(trouble)))
             attempt += 1
 

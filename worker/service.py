@@ -181,10 +181,14 @@ def retry_after_s(trouble: Trouble) -> float:
 
 
 def persist(
-    call: Callable[[], dict[str, Any]], wait: Wait, again: Callable[[Trouble], bool] = is_passing
+    call: Callable[[], dict[str, Any]],
+    wait: Wait,
+    again: Callable[[Trouble], bool] = is_passing,
+    tell: Callable[[Trouble], None] | None = None,
 ) -> dict[str, Any]:
     """`call`, again and again as long as `again` says that it may help, with growing waits in between.
 
+    `tell` hears of the first failure.
     Raises: what the last attempt raised.
     """
     attempt = 0
@@ -194,5 +198,7 @@ def persist(
         except Trouble as trouble:
             if not again(trouble):
                 raise
+            if tell and attempt == 0:
+                tell(trouble)
             wait(backoff_s(attempt, retry_after_s(trouble)))
             attempt += 1

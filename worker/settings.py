@@ -90,7 +90,8 @@ def read(state_dir: str | None = None, path: str | None = None) -> Settings:
     as_agent = flag("DEADLINE_WORKER_RUN_JOBS_AS_AGENT_USER", ("os", "run_jobs_as_agent_user"), False)
     if as_agent and job_user:
         raise _wrong("posix_job_user", "is set, and run_jobs_as_agent_user too: leave one out")
-    default_root = "/sessions" if os.path.isdir("/sessions") else os.path.join(os.path.abspath(folder), "work")
+    is_writable = os.path.isdir("/sessions") and os.access("/sessions", os.W_OK)
+    default_root = "/sessions" if is_writable else os.path.join(os.path.abspath(folder), "work")
     return Settings(
         farm_id=checked("farm_id", text("DEADLINE_WORKER_FARM_ID", "worker", "farm_id"), "farm-[a-z0-9]{32}"),
         fleet_id=checked("fleet_id", text("DEADLINE_WORKER_FLEET_ID", "worker", "fleet_id"), "fleet-[a-z0-9]{32}"),

@@ -34,6 +34,13 @@ Again, it is the same worker. If the farm doesn't know it any more, it is a new 
   [1]
   $ dl-worker-enroll --dir w --stop
 
+A farm that can't be reached is waited for.
+
+  $ AWS_ENDPOINT_URL_DEADLINE=http://127.0.0.1:9 timeout --preserve-status 2 dl-worker-enroll --dir z 2>&1
+  dl-worker-enroll: warning: cannot reach 'http://127.0.0.1:9' for CreateWorker: .*; asking again until it can (re)
+  dl-worker-enroll: stopped by signal 15
+  [143]
+
 What is missing or wrong is one line.
 
   $ DEADLINE_WORKER_FLEET_ID=fleet-1 dl-worker-enroll --dir w 2>&1

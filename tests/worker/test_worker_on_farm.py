@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dl_worker.folder import start_time
+from dl_worker.folder import poke, read_json, start_time, write_json
 from own_worker import OwnWorker, wait_for
 
 COUNT = "for i in 1 2 3 4 5 6 7 8; do echo count {{Task.Param.N}} $i; sleep 0.1; done"
@@ -329,3 +329,40 @@ def test_a_host_configuration_runs_once_before_any_work(worker: OwnWorker) -> No
     assert made.read_text() == "x\nx\n"  # the failed one and the good one; a third time it is skipped
     assert not os.path.exists(worker.folder.file("host_configuration.sh"))
     assert f"made ready for {worker.fleet_id}" in Path(worker.folder.file("log", "worker.jsonl")).read_text()
+
+
+def test_credentials_that_run_out_are_renewed_under_a_running_task(worker: OwnWorker) -> None:
+    job_id = worker.submit(f"until [ -e {worker.base}/gate ]; do sleep 0.05; done; cat $AWS_CONFIG_FILE >/dev/null")
+    wait_for(lambda: os.listdir(worker.folder.file("queues")))
+    keys = worker.folder.file("queues", worker.queue_id, "aws_credentials.json")
+    wait_for(lambda: os.path.exists(keys))
+    held = read_json(keys) or {}
+    write_json(keys, {**held, "Expiration": "2020-01-01T00:00:00Z"})
+    poke(worker.folder.wake("credentials"))
+    wait_for(lambda: (read_json(keys) or {}).get("Expiration", "2020") > "2021")
+    assert (read_json(keys) or {})["AccessKeyId"] != held["AccessKeyId"]
+    assert os.stat(keys).st_mode & 0o777 == 0o600
+    (worker.base / "gate").touch()
+    assert worker.outcome(job_id) == "SUCCEEDED"
+
+
+def test_a_session_with_a_log_that_cannot_be_is_refused(worker: OwnWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dl_worker import held_session
+    from dl_worker.service import Farm as WorkerFarm
+    from dl_worker.settings import read
+
+    worker.stop("dl-worker-schedule")
+    for name, value in worker.environment.items():
+        monkeypatch.setenv(name, value)
+    farm = WorkerFarm(worker.folder, read(), worker.folder.worker()["worker_id"])
+    assigned = {"queueId": worker.queue_id, "jobId": "job-" + "0" * 32, "logConfiguration": {"logDriver": "syslog"}}
+    folder = worker.folder.session("session-" + "0" * 32)
+    session = held_session.create(folder, farm, worker.folder.enrolment() or {}, assigned, [], "/nowhere")
+    session.start()
+    actions = [{"sessionActionId": f"sa-{n}", "definition": {"taskRun": {"stepId": "step-1"}}} for n in range(2)]
+    session.offer(actions)
+    wait_for(lambda: session.look() or len(session.reports) == 2)
+    assert [row["status"] for row in session.reports.values()] == ["FAILED", "NEVER_ATTEMPTED"]
+    session.drop()
+    wait_for(lambda: session.look() or session.has_ended)
+    assert "syslog" in session.reports["sa-0"]["progress_message"]
