@@ -336,6 +336,19 @@ def test_a_killed_upload_goes_on_with_its_parts(one_bucket: Bucket, shell: Shell
     assert not list(journals.iterdir())
 
 
+def test_a_journal_of_what_is_stored_by_now_goes(one_bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    path = large_file(source)
+    one_bucket.plan = lambda request: ("status", 403, "AccessDenied", "") if "partNumber" in request.query else None
+    assert shell.run(one_bucket, "dl-upload", URI, text=hashed(source)).returncode == 77
+    one_bucket.plan = lambda request: None
+    one_bucket.put(f"p/Data/{xxh3_128_hexdigest(path.read_bytes())}.xxh128", path.read_bytes())
+    done = shell.run(one_bucket, "dl-upload", URI, text=hashed(source))
+    assert [row["upload"] for row in records(done.stdout) if row["type"] == "file"] == ["present"]
+    assert not one_bucket.uploads
+    assert not list((shell.home / ".deadline" / "cache" / "uploads").iterdir())
+
+
 def test_an_upload_that_was_cleared_away_starts_anew(one_bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
     source = tmp_path / "source"
     path = large_file(source)

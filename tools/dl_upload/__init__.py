@@ -250,6 +250,8 @@ class Upload:
         row, hash = item.row, item.row["hash"]
         if item.trouble is None and item.outcome == "present":
             item.trouble = self._changed(row)
+            assert self.sender is not None
+            self.sender.forget(hash, item.size)
         if item.trouble is not None:
             self.seen.set(hash, FAILED)
             self.run.fail(item.trouble)

@@ -76,10 +76,8 @@ class Journal:
 
     def __init__(self, folder: str, name: str, part_bytes: int) -> None:
         """`name` tells endpoint, bucket and key. Raises: OSError; BlockingIOError where another process holds it."""
-        from xxhash import xxh3_128_hexdigest
-
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        self.path = os.path.join(folder, xxh3_128_hexdigest(name.encode()) + ".parts")
+        self.path = self.place(folder, name)
         self.upload_id: str | None = None
         self.parts: dict[int, tuple[str, str]] = {}
         self._name, self._part_bytes = name, part_bytes
@@ -94,6 +92,13 @@ class Journal:
             self._file.close()
             raise
         self._read()
+
+    @staticmethod
+    def place(folder: str, name: str) -> str:
+        """Where the journal of a name is kept."""
+        from xxhash import xxh3_128_hexdigest
+
+        return os.path.join(folder, xxh3_128_hexdigest(name.encode()) + ".parts")
 
     def _read(self) -> None:
         self._file.seek(0)
@@ -186,6 +191,24 @@ class LargeFiles:
             self._thread = Thread(target=self._run, daemon=True)
             self._thread.start()
 
+    def forget(self, hash: str, size: int) -> None:
+        """Drop what a killed run left of the upload of a content that is in the store by now."""
+        name, part_bytes = self._name(hash, size)
+        if not os.path.exists(Journal.place(self.journals, name)):
+            return
+        try:
+            journal = Journal(self.journals, name, part_bytes)
+            if journal.upload_id:
+                self.store.s3.abort_multipart(self.store.data_key(hash), journal.upload_id)
+            journal.close(remove=True)
+        except (OSError, Trouble):
+            pass  # someone else is at it
+
+    def _name(self, hash: str, size: int) -> tuple[str, int]:
+        """(name of the journal, bytes of a part) for a content."""
+        part_bytes = max(PART_BYTES, -(-size // MOST_PARTS) + READ_BYTES & -READ_BYTES)
+        return f"{self.store.s3.origin} {self.store.s3.bucket} {self.store.data_key(hash)}", part_bytes
+
     def close(self) -> None:
         """Let the threads end when all is done."""
         self._files.put(None)
@@ -263,10 +286,10 @@ class LargeFiles:
         hash = str(task.item.row["hash"])
         key = self.store.data_key(hash)
         s3 = self.store.s3
-        part_bytes = max(PART_BYTES, -(-task.size // MOST_PARTS) + READ_BYTES & -READ_BYTES)
+        name, part_bytes = self._name(hash, task.size)
         journal: Journal | None
         try:
-            journal = Journal(self.journals, f"{s3.origin} {s3.bucket} {key}", part_bytes)
+            journal = Journal(self.journals, name, part_bytes)
         except OSError:
             journal = None  # another process sends the same, or there is no place for a journal: without, then
         over = False

@@ -67,6 +67,11 @@ class Sender:
         """Have the file of `item` looked for and, if need be, stored."""
         self.presence.expect(self._pool.submit(item))
 
+    def forget(self, hash: str, size: int) -> None:
+        """Drop what a killed run left of the upload of a content that is in the store by now."""
+        if size >= LARGE_BYTES:
+            self._large.forget(hash, size)
+
     def close(self) -> None:
         """Let the threads end when all is done."""
         self._pool.close()
