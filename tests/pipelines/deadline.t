@@ -101,8 +101,10 @@ A failed job is status 2, a trouble is another.
   [2]
   $ jq -c '[.status, (.failedTasks | length), .failedTasks[0].stepName]' waited
   ["FAILED",2,"copy"]
-  $ deadline job wait --job-id job-00000000000000000000000000000000
+  $ deadline job wait --job-id job-00000000000000000000000000000000 >waited
   [66]
+  $ jq -c 'keys_unsorted' waited
+  ["error","jobId","jobName"]
   $ deadline job requeue-tasks --yes --run-status canceled | tail -n 1
   No tasks to requeue.
   $ yes | deadline job requeue-tasks --run-status failed | tail -n 1

@@ -7,11 +7,28 @@ from libdeadline.command import Arguments
 from libdeadline.errors import Trouble
 
 from .options import accepts_all, given, job_of, output_form, reach
-from .pipeline import Shell
+from .pipeline import Listener, Shell
 
 JOB_ID = re.compile(r"job-[0-9a-f]{32}\Z")
 SHOWN_MATCHES = 5
 REQUEUED_FROM = ("SUSPENDED", "CANCELED", "FAILED", "SUCCEEDED", "NOT_COMPATIBLE")
+
+
+class Heard(Listener):
+    """Keeps the error that ended the work, for a program that reads what we print."""
+
+    def __init__(self) -> None:
+        self.text: str | None = None
+
+    def error(self, text: str) -> None:
+        self.text = self.text or text
+
+    def tell(self, options: Arguments, status: int, **about: str | None) -> None:
+        """Print the error as the JSON document that a program expects in place of an answer."""
+        if status >= statuses.USAGE and self.text and output_form(options) == "json":
+            import json
+
+            print(json.dumps({"error": self.text, **about}, indent=2))
 
 
 def list_jobs(options: Arguments, shell: Shell) -> int:
@@ -159,14 +176,19 @@ def wait(options: Arguments, shell: Shell) -> int:
     limit_s = options.seconds("--timeout")
     options.seconds("--max-poll-interval")
     timeout = [f"--timeout={options['--timeout']}"] if limit_s else []
-    return shell.run(
+    job_id = job_of(options)
+    heard = Heard()
+    status = shell.run(
         [
             "dl-wait", "--changes", *reach(options), f"--max-poll-interval={options['--max-poll-interval']}",
-            *timeout, job_of(options),
+            *timeout, job_id,
         ],
         ["dl-show", f"--output={output_form(options)}", *timeout, "wait"],
         draws=output_form(options) == "json",
+        listener=heard,
     )  # fmt: skip
+    heard.tell(options, status, jobId=job_id, jobName=None)
+    return status
 
 
 def logs(options: Arguments, shell: Shell) -> int:
@@ -196,10 +218,14 @@ def logs(options: Arguments, shell: Shell) -> int:
     zone = options.choice("--timezone", ("utc", "local"))
     names = ("--session-id", "--session-action-id", "--limit", "--all", "--follow", "--start-time", "--end-time")
     job_id = job_of(options)
-    return shell.run(
+    heard = Heard()
+    status = shell.run(
         ["dl-logs", *reach(options), *given(options, *names, "--next-token"), "--format=records", job_id],
         ["dl-show", f"--output={output_form(options)}", f"--timestamp-format={zone or form}", "logs"],
+        listener=heard,
     )
+    heard.tell(options, status)
+    return status
 
 
 def trace_schedule(options: Arguments, shell: Shell) -> int:
