@@ -342,7 +342,7 @@ def _update_in_creation(call: Call, row: sqlite3.Row, p: dict[str, Any]) -> None
             lifecycle_message="The job was canceled before it was created.",
         )  # fmt: skip
         return
-    request = store.one(call.db, "SELECT request FROM job_documents WHERE job = ?", row["job"])["request"]
+    request = store.value(call.db, "SELECT request FROM job_documents WHERE job = ?", row["job"])
     for member, key in (("name", "name"), ("description", "description")):
         if member in p:
             request[key] = p[member]

@@ -62,7 +62,7 @@ def task(db: sqlite3.Connection, ids: dict[str, Any], step_row: sqlite3.Row) -> 
         row = store.one(db, "SELECT * FROM tasks WHERE step = ? AND number = ?", step_row["step"], int(found[2]))
         if row is not None:
             return row
-    return _missing("task", ids["taskId"])
+    raise ResourceNotFound("task", ids["taskId"])
 
 
 def session(db: sqlite3.Connection, ids: dict[str, Any]) -> sqlite3.Row:

@@ -176,7 +176,7 @@ def complete(
             _begin(ledger, action, started)
         counted = bool(action["charged"]) or (lost and started is not None)
         finish(ledger, action, status, started_at=started, ended_at=ended, counted=counted)
-        if status == "SUCCEEDED":
+        if status == "SUCCEEDED" and started is not None and ended is not None:
             many = 1 if action["task"] is not None else len(task_numbers(db, action))
             db.execute(
                 "UPDATE steps SET ran_ms = ran_ms + ?, ran_actions = ran_actions + 1, ran_tasks = ran_tasks + ?"
@@ -203,9 +203,9 @@ def end_sessions(ledger: Ledger, worker: sqlite3.Row, farm: Any, *, lost: bool) 
     """
     db = ledger.db
     for session in open_sessions(db, worker["worker"]):
-        for action in open_actions(db, session["session"]):
-            # Read again: the one before it may have charged it.
-            action = _action(db, session["session"], action["number"])
+        for number in [action["number"] for action in open_actions(db, session["session"])]:
+            action = _action(db, session["session"], number)  # one by one: the one before it may have charged it
+            assert action is not None
             ran = action["started_at"] is not None
             complete(ledger, session, action, "INTERRUPTED" if ran else "RECLAIMED", {}, lost=lost)
         end_session(farm, db, session, ledger.now)
@@ -305,7 +305,7 @@ class Scheduler:
             queue_id,
             self.worker["fleet_id"],
         )
-        return status == "ACTIVE"
+        return bool(status == "ACTIVE")
 
     def ahead(self, step: sqlite3.Row) -> int:
         """How many taskRuns a worker shall have in hand: some seconds' worth, and no more than its fair share.
@@ -313,14 +313,16 @@ class Scheduler:
         One each where tasks are long or unknown, so that priorities go on to count; where they take a fraction of
         the update interval one each would leave the worker idle most of the time.
         """
-        if not step["ran_actions"] or step["chunks"] or self.limits_of(step):
+        chunks = step["chunks"] or {"size": 1, "target_s": 0}
+        if not step["ran_actions"] or chunks["target_s"] or self.limits_of(step):
             return 1
         mean_s = step["ran_ms"] / step["ran_actions"] / 1000
         ahead_s = AHEAD_INTERVALS * _by_size(WORKING_S, self.rivals())
         wanted = min(MAX_AHEAD, int(ahead_s / max(mean_s, 0.01)))
         if wanted <= 1:
             return 1
-        return max(1, min(wanted, -(-step["n_ready"] // self.rivals())))
+        share = -(-step["n_ready"] // (self.rivals() * chunks["size"]))
+        return max(1, min(wanted, int(share)))
 
     def rivals(self) -> int:
         """How many workers may want tasks now."""

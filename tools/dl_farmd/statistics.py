@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -139,7 +140,12 @@ def aggregate(db: sqlite3.Connection, p: dict[str, Any], now: int, dollars_per_h
 
 
 def _statistics(values: list[float], wanted: list[str]) -> dict[str, float]:
-    work = {"SUM": sum, "MIN": min, "MAX": max, "AVG": lambda each: sum(each) / len(each)}
+    work: dict[str, Callable[[list[float]], float]] = {
+        "SUM": sum,
+        "MIN": min,
+        "MAX": max,
+        "AVG": lambda each: sum(each) / len(each),
+    }
     return {name.lower(): work[name](values) for name in wanted}
 
 

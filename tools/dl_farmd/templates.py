@@ -225,14 +225,14 @@ def _requirements(host: Any) -> dict[str, Any] | None:
         return None
     amounts = []
     for each in host.amounts or ():
-        amount = {"name": str(each.name)}
+        amount: dict[str, Any] = {"name": str(each.name)}
         for bound in ("min", "max"):
             if getattr(each, bound) is not None:
                 amount[bound] = float(getattr(each, bound))
         amounts.append(amount)
     attributes = []
     for each in host.attributes or ():
-        attribute = {"name": str(each.name)}
+        attribute: dict[str, Any] = {"name": str(each.name)}
         for member in ("anyOf", "allOf"):
             if getattr(each, member):
                 attribute[member] = [str(value) for value in getattr(each, member)]
