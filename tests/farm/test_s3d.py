@@ -707,6 +707,14 @@ def test_who_may_not(server: Server, s3) -> None:
         assert status == 403
 
 
+def test_a_signature_that_is_no_text(server: Server) -> None:
+    headers = server.signed("GET", "/")
+    for name in ("Authorization", "X-Amz-Date"):
+        connection = http.client.HTTPConnection(server.host)
+        connection.request("GET", "/", headers={**headers, name: headers[name][:-1] + "\x80"})
+        assert connection.getresponse().status == 403
+
+
 @contextlib.contextmanager
 def urlopen_status(url: str, **options: object) -> Iterator[int]:
     from urllib.error import HTTPError
@@ -806,7 +814,7 @@ def test_bad_requests_are_answered(server: Server) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_nonsense_does_no_harm(server: Server, s3, data: st.DataObject) -> None:
     """A request with bytes changed, cut or added gets an answer or a closed connection, and the server goes on."""
     method = data.draw(st.sampled_from(["GET", "PUT", "POST", "DELETE", "HEAD", "OPTIONS"]))
@@ -978,10 +986,10 @@ def test_killed_while_writing(tmp_path: Path) -> None:
                 return
             acknowledged[key] = body
 
-    for _ in range(4):
+    for _ in range(3):
         stop = threading.Event()
         threads = [threading.Thread(target=write, args=(number, stop)) for number in range(6)]
-        goal = len(acknowledged) + 40
+        goal = len(acknowledged) + 30
         for thread in threads:
             thread.start()
         give_up = time.monotonic() + 30
