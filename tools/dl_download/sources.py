@@ -104,6 +104,8 @@ def outputs(
         if task_id and any(key.task_id for key, _ in rows):
             rows = [(key, found) for key, found in rows if key.task_id]
         chosen = latest_outputs(rows)
+    if chosen and client is not None and latest is None:
+        recorded = recorded_hashes(client, ids)
     start = len(store.manifest_key(""))
     ordered: list[Found] = sorted((found for _, found in chosen), key=lambda found: (found.modified, found.key))
     return [
@@ -117,6 +119,45 @@ def outputs(
         )
         for found in ordered
     ]
+
+
+def recorded_hashes(client: Client, ids: Mapping[str, str]) -> dict[str, str]:
+    """The hashes that workers reported of a job's output manifests, by their place below Manifests/.
+
+    Older workers report none, and not everyone may list sessions: what is not known can't be checked.
+    """
+    from libdeadline.aws import ServiceError
+
+    found: dict[str, str] = {}
+    sessions: SimpleQueue[str | None] = SimpleQueue()
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            while (session_id := sessions.get()) is not None:
+                for action in client.items("ListSessionActions", {**ids, "sessionId": session_id}):
+                    for each in action.get("manifests") or ():
+                        if each.get("outputManifestPath") and each.get("outputManifestHash"):
+                            found[each["outputManifestPath"]] = each["outputManifestHash"]
+        except BaseException as error:
+            failed.append(error)
+
+    threads = []
+    try:
+        for session in client.items("ListSessions", dict(ids)):
+            sessions.put(session["sessionId"])
+        threads = [Thread(target=work, daemon=True) for _ in range(min(READERS, sessions.qsize()))]
+    except ServiceError as error:
+        failed.append(error)
+    for thread in threads:
+        sessions.put(None)
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for each in failed:
+        if not (isinstance(each, ServiceError) and each.status == statuses.NOT_ALLOWED):
+            raise each
+    return found
 
 
 def load(store: Store | None, sources: Iterable[Source]) -> Iterator[Loaded]:
