@@ -268,6 +268,8 @@ class HeldSession:
         self.folder.tell(*rows)
 
     def _hand_over(self, batch: list[tuple[str, dict[str, Any]]]) -> None:
+        if not self.is_opened and self.about.get("log_error"):
+            raise Trouble(f"the session's log could not be set up: {self.about['log_error']}")
         wanted = [each for _, definition in batch for each in entities.needed(self.job_id, definition)]
         helpful = [each for _, definition in batch for each in entities.helpful(self.job_id, definition)]
         job: list[entities.Identifier] = [] if self.is_opened else [{"jobDetails": {"jobId": self.job_id}}]
@@ -309,8 +311,6 @@ class HeldSession:
 
         Raises: Trouble that fails the session.
         """
-        if self.about.get("log_error"):
-            raise Trouble(f"the session's log could not be set up: {self.about['log_error']}")
         job = read_json(self.folder.entity("jobDetails")) or {}
         user = job_user(self.farm.settings, job)
         opening = self._opening()

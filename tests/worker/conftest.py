@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from dl_worker.folder import SessionFolder, poke, write_json
+from own_worker import OwnWorker
 
 COMMANDS = Path(sys.executable).parent
 PATIENCE_S = 30.0
@@ -155,6 +156,28 @@ class LoneSession:
         from dl_worker.processes import kill_session
 
         kill_session(SESSION_ID)
+
+
+@pytest.fixture(scope="module")
+def worker(farm: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnWorker]:
+    """A worker at work, for tests that leave it as they find it."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        made = OwnWorker(farm, tmp_path_factory.mktemp("worker"), monkeypatch)
+        made.enrol()
+        made.start()
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def own_worker(farm: Any, tmp_path: Path) -> Iterator[OwnWorker]:
+    """A worker at work, for tests that end or change it."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        made = OwnWorker(farm, tmp_path, monkeypatch)
+        made.enrol()
+        made.start("dl-worker-schedule")
+        yield made
+        made.close()
 
 
 @pytest.fixture

@@ -130,6 +130,7 @@ class OwnWorker:
         return self.submit_steps([step], **more)
 
     def submit_steps(self, steps: list[dict[str, Any]], **more: Any) -> str:
+        wait_for(lambda: not list(self.folder.sessions()))
         template = {"specificationVersion": "jobtemplate-2023-09", "name": "Job", "steps": steps}
         template |= more.pop("template", {})
         answer = self.client.call(

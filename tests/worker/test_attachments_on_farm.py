@@ -5,21 +5,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from own_worker import OwnWorker, wait_for
-
-
-@pytest.fixture
-def worker(farm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnWorker]:
-    made = OwnWorker(farm, tmp_path, monkeypatch)
-    made.enrol()
-    made.start()
-    yield made
-    made.close()
 
 
 def stored(worker: OwnWorker, root: Path) -> dict[str, Any]:

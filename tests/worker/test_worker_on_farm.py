@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,6 @@ COUNT = "for i in 1 2 3 4 5 6 7 8; do echo count {{Task.Param.N}} $i; sleep 0.1;
 
 def counted(tasks: int) -> list[str]:
     return [f"count {task} {i}" for task in range(1, tasks + 1) for i in range(1, 9)]
-
-
-@pytest.fixture
-def worker(farm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OwnWorker]:
-    made = OwnWorker(farm, tmp_path, monkeypatch)
-    made.enrol()
-    made.start()
-    yield made
-    made.close()
 
 
 def lines_of(log: list[str]) -> list[str]:
@@ -145,45 +135,45 @@ def test_cancel_of_a_job(worker: OwnWorker) -> None:
     wait_for(lambda: not worker.session_pids())
 
 
-def test_a_drain_interrupts_reports_and_leaves_nothing(worker: OwnWorker) -> None:
-    job_id = worker.submit(f"echo $$ >{worker.base}/pid; sleep 60")
-    wait_for((worker.base / "pid").exists)
-    assert worker.stop("dl-worker-schedule") == 0
-    assert worker.worker_status() == "STOPPED"
-    (action,) = worker.actions(job_id)
+def test_a_drain_interrupts_reports_and_leaves_nothing(own_worker: OwnWorker) -> None:
+    job_id = own_worker.submit(f"echo $$ >{own_worker.base}/pid; sleep 60")
+    wait_for((own_worker.base / "pid").exists)
+    assert own_worker.stop("dl-worker-schedule") == 0
+    assert own_worker.worker_status() == "STOPPED"
+    (action,) = own_worker.actions(job_id)
     assert action["status"] == "INTERRUPTED"
-    assert not worker.session_pids()
-    assert start_time(int((worker.base / "pid").read_text())) is None
-    assert worker.folder.enrolment()["status"] == "STOPPED"
-    assert os.listdir(worker.folder.file("work")) == []
+    assert not own_worker.session_pids()
+    assert start_time(int((own_worker.base / "pid").read_text())) is None
+    assert own_worker.folder.enrolment()["status"] == "STOPPED"
+    assert os.listdir(own_worker.folder.file("work")) == []
     # Back again it is the same worker, and the task runs.
-    worker_id = worker.folder.worker()["worker_id"]
-    assert worker.enrol() == worker_id
-    worker.start("dl-worker-schedule")
-    wait_for(lambda: worker.job(job_id).get("taskRunStatus") == "RUNNING")
+    worker_id = own_worker.folder.worker()["worker_id"]
+    assert own_worker.enrol() == worker_id
+    own_worker.start("dl-worker-schedule")
+    wait_for(lambda: own_worker.job(job_id).get("taskRunStatus") == "RUNNING")
 
 
-def test_a_worker_that_the_farm_forgot_enrols_anew(worker: OwnWorker) -> None:
-    old = worker.folder.worker()["worker_id"]
-    ids = worker.ids(fleetId=worker.fleet_id, workerId=old)
-    wait_for(lambda: worker.worker_status() == "IDLE")
-    worker.stop("dl-worker-schedule")
-    worker.client.call("DeleteWorker", ids)
-    worker.folder.write_enrolment(**{**worker.folder.enrolment(), "status": "STARTED"})
-    worker.start("dl-worker-schedule")
-    wait_for(lambda: worker.folder.worker().get("worker_id") not in (None, old))
-    assert worker.outcome(worker.submit("true")) == "SUCCEEDED"
+def test_a_worker_that_the_farm_forgot_enrols_anew(own_worker: OwnWorker) -> None:
+    old = own_worker.folder.worker()["worker_id"]
+    ids = own_worker.ids(fleetId=own_worker.fleet_id, workerId=old)
+    wait_for(lambda: own_worker.worker_status() == "IDLE")
+    own_worker.stop("dl-worker-schedule")
+    own_worker.client.call("DeleteWorker", ids)
+    own_worker.folder.write_enrolment(**{**own_worker.folder.enrolment(), "status": "STARTED"})
+    own_worker.start("dl-worker-schedule")
+    wait_for(lambda: own_worker.folder.worker().get("worker_id") not in (None, old))
+    assert own_worker.outcome(own_worker.submit("true")) == "SUCCEEDED"
 
 
-def test_a_worker_that_the_farm_took_for_stopped_enrols_again_and_drops_its_work(worker: OwnWorker) -> None:
-    job_id = worker.submit(f"echo $$ >>{worker.base}/pids; sleep 60")
-    wait_for((worker.base / "pids").exists)
-    assert worker.run("dl-worker-enroll", "--stop").returncode == 0
-    wait_for(lambda: len((worker.base / "pids").read_text().split()) > 1)
-    first, second = (worker.base / "pids").read_text().split()
+def test_a_worker_that_the_farm_took_for_stopped_enrols_again_and_drops_its_work(own_worker: OwnWorker) -> None:
+    job_id = own_worker.submit(f"echo $$ >>{own_worker.base}/pids; sleep 60")
+    wait_for((own_worker.base / "pids").exists)
+    assert own_worker.run("dl-worker-enroll", "--stop").returncode == 0
+    wait_for(lambda: len((own_worker.base / "pids").read_text().split()) > 1)
+    first, second = (own_worker.base / "pids").read_text().split()
     assert start_time(int(first)) is None
     assert start_time(int(second)) is not None
-    wait_for(lambda: worker.job(job_id)["taskRunStatus"] == "RUNNING")
+    wait_for(lambda: own_worker.job(job_id)["taskRunStatus"] == "RUNNING")
 
 
 def test_nothing_of_the_agent_reaches_a_job(worker: OwnWorker) -> None:
@@ -271,64 +261,64 @@ class MetadataService:
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
 
-def test_a_spot_notice_drains_the_worker_in_time(worker: OwnWorker) -> None:
+def test_a_spot_notice_drains_the_worker_in_time(own_worker: OwnWorker) -> None:
     from datetime import UTC, datetime, timedelta
 
     metadata = MetadataService()
-    worker.environment["AWS_EC2_METADATA_DISABLED"] = "false"
-    worker.environment["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = metadata.url
-    worker.start("dl-worker-watch")
-    job_id = worker.submit(f"echo $$ >{worker.base}/pid; sleep 60")
-    wait_for((worker.base / "pid").exists)
+    own_worker.environment["AWS_EC2_METADATA_DISABLED"] = "false"
+    own_worker.environment["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = metadata.url
+    own_worker.start("dl-worker-watch")
+    job_id = own_worker.submit(f"echo $$ >{own_worker.base}/pid; sleep 60")
+    wait_for((own_worker.base / "pid").exists)
     at = (datetime.now(UTC) + timedelta(seconds=8)).strftime("%Y-%m-%dT%H:%M:%SZ")
     metadata.answers["spot/instance-action"] = f'{{"action": "terminate", "time": "{at}"}}'
-    assert worker.processes["dl-worker-schedule"].wait(30) == 0
-    assert worker.worker_status() == "STOPPED"
-    (action,) = worker.actions(job_id)
-    ids = worker.ids(queueId=worker.queue_id, jobId=job_id, sessionActionId=action["sessionActionId"])
-    told = worker.client.call("GetSessionAction", ids)
+    assert own_worker.processes["dl-worker-schedule"].wait(30) == 0
+    assert own_worker.worker_status() == "STOPPED"
+    (action,) = own_worker.actions(job_id)
+    ids = own_worker.ids(queueId=own_worker.queue_id, jobId=job_id, sessionActionId=action["sessionActionId"])
+    told = own_worker.client.call("GetSessionAction", ids)
     assert (told["status"], told["progressMessage"]) == ("INTERRUPTED", "the spot instance is to be interrupted")
     metadata.server.shutdown()
 
 
-def test_a_copied_host_becomes_a_worker_of_its_own(worker: OwnWorker) -> None:
+def test_a_copied_host_becomes_a_worker_of_its_own(own_worker: OwnWorker) -> None:
     metadata = MetadataService()
-    worker.environment["AWS_EC2_METADATA_DISABLED"] = "false"
-    worker.environment["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = metadata.url
-    worker.stop("dl-worker-schedule")
-    first = worker.folder.worker()["worker_id"]
-    assert worker.enrol() == first  # the instance is noted with the worker that there is
+    own_worker.environment["AWS_EC2_METADATA_DISABLED"] = "false"
+    own_worker.environment["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = metadata.url
+    own_worker.stop("dl-worker-schedule")
+    first = own_worker.folder.worker()["worker_id"]
+    assert own_worker.enrol() == first  # the instance is noted with the worker that there is
     metadata.answers["instance-id"] = "i-0fedcba9876543210"
-    second = worker.enrol()
+    second = own_worker.enrol()
     assert second != first
-    assert worker.folder.worker() == {"worker_id": second, "instance_id": "i-0fedcba9876543210"}
+    assert own_worker.folder.worker() == {"worker_id": second, "instance_id": "i-0fedcba9876543210"}
     metadata.server.shutdown()
 
 
-def test_a_host_configuration_runs_once_before_any_work(worker: OwnWorker) -> None:
-    worker.stop("dl-worker-schedule")
+def test_a_host_configuration_runs_once_before_any_work(own_worker: OwnWorker) -> None:
+    own_worker.stop("dl-worker-schedule")
     script = "#!/bin/sh\necho made ready for $DEADLINE_FLEET_ID; echo x >>made; exit $(cat status)"
-    fleet = worker.client.call("GetFleet", worker.ids(fleetId=worker.fleet_id))
-    worker.client.call(
+    fleet = own_worker.client.call("GetFleet", own_worker.ids(fleetId=own_worker.fleet_id))
+    own_worker.client.call(
         "UpdateFleet",
-        worker.ids(
-            fleetId=worker.fleet_id,
+        own_worker.ids(
+            fleetId=own_worker.fleet_id,
             configuration=fleet["configuration"],
             hostConfiguration={"scriptBody": script, "scriptTimeoutSeconds": 300},
         ),
     )
-    status, made = Path(worker.folder.file("status")), Path(worker.folder.file("made"))
+    status, made = Path(own_worker.folder.file("status")), Path(own_worker.folder.file("made"))
     status.write_text("3")
-    failed = worker.run("dl-worker-enroll")
+    failed = own_worker.run("dl-worker-enroll")
     assert failed.returncode == 78
     assert "host configuration ended with status 3" in failed.stderr
-    assert worker.worker_status() == "STOPPED"
+    assert own_worker.worker_status() == "STOPPED"
     status.write_text("0")
-    worker.enrol()
-    worker.enrol()
+    own_worker.enrol()
+    own_worker.enrol()
     assert made.read_text() == "x\nx\n"  # the failed one and the good one; a third time it is skipped
-    assert not os.path.exists(worker.folder.file("host_configuration.sh"))
-    assert f"made ready for {worker.fleet_id}" in Path(worker.folder.file("log", "worker.jsonl")).read_text()
+    assert not os.path.exists(own_worker.folder.file("host_configuration.sh"))
+    assert f"made ready for {own_worker.fleet_id}" in Path(own_worker.folder.file("log", "worker.jsonl")).read_text()
 
 
 def test_credentials_that_run_out_are_renewed_under_a_running_task(worker: OwnWorker) -> None:
@@ -346,18 +336,18 @@ def test_credentials_that_run_out_are_renewed_under_a_running_task(worker: OwnWo
     assert worker.outcome(job_id) == "SUCCEEDED"
 
 
-def test_a_session_with_a_log_that_cannot_be_is_refused(worker: OwnWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_with_a_log_that_cannot_be_is_refused(own_worker: OwnWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     from dl_worker import held_session
     from dl_worker.service import Farm as WorkerFarm
     from dl_worker.settings import read
 
-    worker.stop("dl-worker-schedule")
-    for name, value in worker.environment.items():
+    own_worker.stop("dl-worker-schedule")
+    for name, value in own_worker.environment.items():
         monkeypatch.setenv(name, value)
-    farm = WorkerFarm(worker.folder, read(), worker.folder.worker()["worker_id"])
-    assigned = {"queueId": worker.queue_id, "jobId": "job-" + "0" * 32, "logConfiguration": {"logDriver": "syslog"}}
-    folder = worker.folder.session("session-" + "0" * 32)
-    session = held_session.create(folder, farm, worker.folder.enrolment() or {}, assigned, [], "/nowhere")
+    farm = WorkerFarm(own_worker.folder, read(), own_worker.folder.worker()["worker_id"])
+    assigned = {"queueId": own_worker.queue_id, "jobId": "job-" + "0" * 32, "logConfiguration": {"logDriver": "syslog"}}
+    folder = own_worker.folder.session("session-" + "0" * 32)
+    session = held_session.create(folder, farm, own_worker.folder.enrolment() or {}, assigned, [], "/nowhere")
     session.start()
     actions = [{"sessionActionId": f"sa-{n}", "definition": {"taskRun": {"stepId": "step-1"}}} for n in range(2)]
     session.offer(actions)
