@@ -263,6 +263,9 @@ class Transfer:
                     if at is None or self.owners.get(_key(*at)) != part.number:
                         continue
                     yield self._submitted(part, task, entry, *at)
+            if result.total:
+                # Tasks whose output others have replaced are not told of, beside those whose output is here.
+                result.tasks = {name: each for name, each in result.tasks.items() if each.total or each.error_code}
             yield Done(work, result)
 
     def _submitted(
