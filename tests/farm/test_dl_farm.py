@@ -101,6 +101,20 @@ def local(tmp_path: Path) -> Iterator[Farm]:
     assert farm.processes() == {}
 
 
+@pytest.fixture(scope="module")
+def idle_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    farm = Farm(tmp_path_factory.mktemp("idle"))
+    farm("up", "--workers=0")
+    yield farm.folder
+    farm("reset", "--yes")
+
+
+@pytest.fixture
+def idle(tmp_path: Path, idle_folder: Path) -> Farm:
+    """A farm without workers that tests share, each with a home of its own; they leave it as it was."""
+    return Farm(tmp_path, idle_folder)
+
+
 def test_a_farm_with_all_that_belongs_to_it(local: Farm) -> None:
     rows = {row["resource"]: row["id"] for row in local.records("up", "--workers=2")}
     assert local.farms() == [rows["farm"]]
@@ -195,6 +209,9 @@ def test_a_port_that_someone_took(local: Farm) -> None:
     local("use")
     ports = local.config["ports"]
     local("down")
+    local("up")
+    assert local.config["ports"] == ports
+    local("down")
     with socket.create_server(("127.0.0.1", ports["farmd"])):
         local("up")
         assert local.config["ports"]["farmd"] != ports["farmd"]
@@ -207,19 +224,11 @@ def test_a_port_that_someone_took(local: Farm) -> None:
     assert not (local.home / ".aws").exists()
 
 
-def test_the_same_ports_again(local: Farm) -> None:
-    local("up", "--workers=0")
-    ports = local.config["ports"]
-    local("down")
-    local("up")
-    assert local.config["ports"] == ports
-
-
-@pytest.mark.parametrize("name", ["it's 100% (ü), a=b; c#d", "x" * 120], ids=["odd", "long"])
-def test_odd_folders(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "workers"), [("it's 100% (ü), a=b; c#d", 1), ("x" * 120, 0)], ids=["odd", "long"])
+def test_odd_folders(tmp_path: Path, name: str, workers: int) -> None:
     farm = Farm(tmp_path, tmp_path / name)
     try:
-        farm("up", "--workers=1")
+        farm("up", f"--workers={workers}")
         assert len(farm.farms()) == 1
         farm("down")
         assert farm.processes() == {}
@@ -275,58 +284,55 @@ def test_variables_survive_eval_in_any_folder(tmp_path: Path) -> None:
         farm("reset", "--yes")
 
 
-def test_use_and_edits_made_since(local: Farm) -> None:
-    local("up", "--workers=0")
-    aws = local.home / ".aws"
+def test_use_and_edits_made_since(idle: Farm) -> None:
+    aws = idle.home / ".aws"
     aws.mkdir(mode=0o755)
     (aws / "config").write_text("[default]\nregion = eu-west-1")  # no line break at the end
     (aws / "config").chmod(0o640)
-    settings = local.home / ".deadline" / "config"
+    settings = idle.home / ".deadline" / "config"
     settings.parent.mkdir()
     settings.write_text("# mine\n[defaults]\naws_profile_name = work\n\n[profile-work defaults]\nfarm_id = farm-1\n")
     before = {path: path.read_bytes() for path in (aws / "config", settings)}
 
-    local("use", "--profile=here")
+    idle("use", "--profile=here")
     assert stat.S_IMODE((aws / "config").stat().st_mode) == 0o640
     assert stat.S_IMODE((aws / "credentials").stat().st_mode) == 0o600
-    local("use", "--profile=here")  # once more changes nothing
-    local("use", "--undo")
+    idle("use", "--profile=here")  # once more changes nothing
+    idle("use", "--undo")
     assert {path: path.read_bytes() for path in before} == before
     assert not (aws / "credentials").exists()
 
-    local("use", "--profile=here")
+    idle("use", "--profile=here")
     with open(aws / "config", "a") as file:
         file.write("[profile later]\nregion = eu-west-2\n")
-    subprocess.run(["dl-config", "set", "settings.log_level", "DEBUG"], env=local.environment, check=True)
-    local("use", "--undo")
+    subprocess.run(["dl-config", "set", "settings.log_level", "DEBUG"], env=idle.environment, check=True)
+    idle("use", "--undo")
     text = (aws / "config").read_text()
     assert text == "[default]\nregion = eu-west-1\n[profile later]\nregion = eu-west-2\n"
     assert "aws_profile_name = work" in settings.read_text()
     assert "DEBUG" in settings.read_text() and "# mine" in settings.read_text()
 
     (aws / "config").write_text("[profile dl-farm]\nregion = eu-west-1\n")
-    local("use", status=78)
+    idle("use", status=78)
     assert (aws / "config").read_text() == "[profile dl-farm]\nregion = eu-west-1\n"
     assert "aws_profile_name = work" in settings.read_text()
-    assert "not in use" in local("use", "--undo").stderr
+    assert "not in use" in idle("use", "--undo").stderr
 
 
-def test_use_of_a_link(local: Farm) -> None:
-    local("up", "--workers=0")
-    aws, kept = local.home / ".aws", local.home / "dotfiles"
+def test_use_of_a_link(idle: Farm) -> None:
+    aws, kept = idle.home / ".aws", idle.home / "dotfiles"
     aws.mkdir()
     kept.mkdir()
     (kept / "config").write_text("[default]\n")
     (aws / "config").symlink_to(kept / "config")
-    local("use")
+    idle("use")
     assert (aws / "config").is_symlink() and "dl-farm" in (kept / "config").read_text()
-    local("use", "--undo")
+    idle("use", "--undo")
     assert (aws / "config").is_symlink() and (kept / "config").read_text() == "[default]\n"
 
 
-def test_use_in_a_shell_that_points_at_the_farm(local: Farm) -> None:
-    local("up", "--workers=0")
-    local("use", status=64, AWS_CONFIG_FILE=str(local.folder / "aws" / "config"))
+def test_use_in_a_shell_that_points_at_the_farm(idle: Farm) -> None:
+    idle("use", status=64, AWS_CONFIG_FILE=str(idle.folder / "aws" / "config"))
 
 
 def test_reset_takes_back_use(local: Farm) -> None:
@@ -379,7 +385,7 @@ def test_no_home(tmp_path: Path) -> None:
     farm = Farm(tmp_path)
     del farm.environment["HOME"]
     farm.environment["XDG_CACHE_HOME"] = str(tmp_path / "cache")
-    farm("up", "--workers=1")
+    farm("up", "--workers=0")
     farm("reset", "--yes")
     assert farm.processes() == {}
 
@@ -422,15 +428,14 @@ def test_what_is_damaged_is_told(local: Farm) -> None:
     master.write_bytes(kept)
 
 
-def test_people_get_text(local: Farm) -> None:
+def test_people_get_text(idle: Farm) -> None:
     """On a terminal nothing is a record."""
     import pty
 
-    local("up", "--workers=0")
     for verb, text in (("up", "dl-farm env --dir "), ("status", "dl-s3d")):
         master, slave = pty.openpty()
-        words = ["dl-farm", verb, f"--dir={local.folder}"]
-        child = subprocess.Popen(words, env=local.environment, stdout=slave, stderr=slave, stdin=slave)
+        words = ["dl-farm", verb, f"--dir={idle.folder}"]
+        child = subprocess.Popen(words, env=idle.environment, stdout=slave, stderr=slave, stdin=slave)
         os.close(slave)
         seen = b""
         while True:
