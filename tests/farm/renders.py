@@ -149,12 +149,19 @@ class Renders:
     def command(self, *words: str) -> list[str]:
         return [*words, "--farm-id", self.ids.farm, "--queue-id", self.ids.queue]
 
-    def sync(self, folder: Path, *words: str, status: int = 0, ignore: bool = True, **more: Any) -> Synced:
+    def sync(
+        self,
+        folder: Path,
+        *words: str,
+        status: int = 0,
+        ignore: bool = True,
+        environment: dict[str, str] | None = None,
+    ) -> Synced:
         """Run dl-sync with its checkpoint in `folder`, and hold it to `status`."""
         given = ["--ignore-storage-profiles"] if ignore else []
         command = self.command("dl-sync", "--checkpoint-dir", str(folder), *given, *words)
-        environment = {**self.farm.environment, "HOME": str(folder.parent)}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, **more)
+        environment = {**self.farm.environment, "HOME": str(folder.parent), **(environment or {})}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
         assert done.returncode == status, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
         return Synced(done, folder, self.ids.queue)
 

@@ -6,10 +6,13 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from renders import BUCKET, Renders, texts
@@ -132,8 +135,11 @@ def test_what_always_fails_is_given_up(renders: Renders, place: Any) -> None:
     job = renders.submit(out, {"f": f"lost {out}"})
     renders.render()
     renders.s3.delete_object(Bucket=BUCKET, Key=renders.data_key(f"lost {out}"))
-    for _ in range(5):
-        done = renders.sync(folder, status=66)
+    done = renders.sync(folder, status=66)
+    failures = folder / f"{renders.ids.queue}_ignore-storage-profiles_failed_jobs.json"
+    assert json.loads(failures.read_text()) == {job_id(job): 1}
+    failures.write_text(json.dumps({job_id(job): 4, "job-" + "0" * 32: 2}))
+    done = renders.sync(folder, status=66)
     assert "given up" in done.stderr
     assert done.read("failed_jobs") == {job_id(job): 5}
     assert renders.sync(folder).jobs == {}
@@ -318,6 +324,83 @@ def test_killed_at_any_moment_it_is_whole_after_the_next_run(renders: Renders, p
     renders.sync(folder)
     assert texts(out) == wanted
     assert renders.sync(folder).end["session_actions"] == 0
+
+
+def test_a_store_that_is_away_is_no_fault_of_the_jobs(renders: Renders, place: Any) -> None:
+    out, folder = place
+    renders.submit(out, {"f": "f"})
+    renders.render()
+    with Door(renders.farm.environment["AWS_ENDPOINT_URL_S3"]) as door:
+        door.shut()
+        done = renders.sync(folder, status=69, environment={"AWS_ENDPOINT_URL_S3": door.url})
+        assert done.read("failed_jobs") is None
+        assert done.tracked == {}
+        command = renders.command(
+            "dl-sync", "--follow", "--interval=0.2", "--retry-for=0.5", "--checkpoint-dir", str(folder),
+            "--ignore-storage-profiles",
+        )  # fmt: skip
+        environment = {**renders.farm.environment, "AWS_ENDPOINT_URL_S3": door.url}
+        running = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert running.stdout is not None and running.stderr is not None
+        try:
+            assert "looking again" in running.stderr.readline()
+            door.open()
+            assert json.loads(running.stdout.readline())["local_path"] == str(out / "f")
+        finally:
+            running.terminate()
+            running.communicate(timeout=20)
+    assert texts(out) == {"f": "f"}
+
+
+class Door:
+    """A port that leads to a server while it is open, and refuses connections while it is shut."""
+
+    def __init__(self, url: str) -> None:
+        self.target = (urlsplit(url).hostname, urlsplit(url).port)
+        self.listener: socket.socket | None = None
+        self.port = 0
+
+    def __enter__(self) -> Door:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shut()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def open(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", self.port))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, args=(self.listener,), daemon=True).start()
+
+    def shut(self) -> None:
+        if self.listener is not None:
+            self.listener.shutdown(socket.SHUT_RDWR)
+            self.listener.close()
+            self.listener = None
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                near, _ = listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection(self.target)
+            for one, other in ((near, far), (far, near)):
+                threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+
+    @staticmethod
+    def _pass(source: socket.socket, target: socket.socket) -> None:
+        try:
+            while block := source.recv(65536):
+                target.sendall(block)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            source.close()
+            target.close()
 
 
 def test_a_follower_fetches_what_comes(renders: Renders, place: Any) -> None:

@@ -62,7 +62,6 @@ if TYPE_CHECKING:
 CONFLICTS = ("SKIP", "OVERWRITE", "CREATE_COPY")
 SAVE_EVERY_S = 5.0  # at most, while jobs are done one after the other
 PASSING = (statuses.UNAVAILABLE, statuses.TRY_AGAIN)  # a follower waits for these to pass
-LOCKED_IN_FOLLOWING_S = 1.0
 
 
 class Sync:
@@ -141,6 +140,8 @@ class Sync:
             if trouble.status not in PASSING:
                 raise
             self.run.warn(f"{trouble.message}: looking again in {self.interval_s:g} s")
+            if self.store is not None:
+                self.store.s3.resume()
         # What failed in this round was reported, and is tried again in the next.
         self.run.status = statuses.OK
         if self.run.output:
@@ -183,6 +184,9 @@ class Sync:
         from .transfer import Done, Transfer
 
         assert self.store is not None
+        self.profiles.clear()  # a follower heeds what was changed
+        if self.profile_id:
+            self._profile(self.profile_id)
         now = datetime.now(UTC)
         completed = max(checkpoint.started, now - checkpoint.window)
         failures = Failures(self.failures_path)
