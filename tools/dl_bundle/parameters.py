@@ -206,7 +206,8 @@ def is_path(definition: Definition) -> bool:
 
 def is_free(definition: Definition) -> bool:
     """Whether any value will do, as opposed to one of a few."""
-    return "allowedValues" not in definition and "allowedValues" not in (definition.get("item") or {})
+    item = definition.get("item")
+    return "allowedValues" not in definition and not (isinstance(item, dict) and "allowedValues" in item)
 
 
 def map_paths(definition: Definition, value: Any, change: Callable[[str], str]) -> Any:
@@ -270,12 +271,14 @@ def checked(name: str, definition: Definition, value: Any) -> dict[str, Any]:
 
 
 def _check_list(definition: Definition, inner: str, items: list[Any]) -> list[Any]:
-    low, high = definition.get("minLength"), definition.get("maxLength")
-    if low is not None and len(items) < int(low):
+    low, high = _limit(definition, "minLength"), _limit(definition, "maxLength")
+    if low is not None and len(items) < low:
         raise ValueError(f"it has {len(items)} items, but minLength is {low}")
-    if high is not None and len(items) > int(high):
+    if high is not None and len(items) > high:
         raise ValueError(f"it has {len(items)} items, but maxLength is {high}")
     limits = definition.get("item") or {}
+    if not isinstance(limits, dict):
+        raise ValueError("its definition has an 'item' that is no object")
     most = 64 if inner in ("STRING", "PATH") else 512
     if len(items) > most:
         raise ValueError(f"it has {len(items)} items; the service takes {most}")
@@ -307,12 +310,12 @@ def _check_text(limits: Definition, value: Any) -> str:
     text = str(value)
     if not is_utf8(text):
         raise ValueError(f"'{text}' is no UTF-8")
-    low, high, allowed = limits.get("minLength"), limits.get("maxLength"), limits.get("allowedValues")
+    low, high, allowed = _limit(limits, "minLength"), _limit(limits, "maxLength"), _choice(limits)
     if allowed is not None and text not in [str(each) for each in allowed]:
         raise ValueError(f"'{text}' is not one of {_some(allowed)}")
-    if low is not None and len(text) < int(low):
+    if low is not None and len(text) < low:
         raise ValueError(f"'{text}' has {len(text)} characters, but minLength is {low}")
-    if high is not None and len(text) > int(high):
+    if high is not None and len(text) > high:
         raise ValueError(f"'{text}' has {len(text)} characters, but maxLength is {high}")
     if len(text) > LONGEST_TEXT:
         raise ValueError(f"it has {len(text)} characters; the service takes {LONGEST_TEXT}")
@@ -349,17 +352,41 @@ def _check_float(limits: Definition, value: Any) -> str:
         text = str(number)  # such as +1, .5 or 01, which the service does not take as they are
     if not re.fullmatch(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", text) or len(text) > LONGEST_FLOAT:
         text = repr(float(number))
+        if text in ("inf", "-inf"):
+            raise ValueError(f"'{value}' is too large")
     return text
 
 
 def _check_limits(limits: Definition, number: Decimal, text: str) -> None:
-    low, high, allowed = limits.get("minValue"), limits.get("maxValue"), limits.get("allowedValues")
-    if allowed is not None and number not in [Decimal(str(each)) for each in allowed]:
+    low, high, allowed = _limit(limits, "minValue"), _limit(limits, "maxValue"), _choice(limits)
+    if allowed is not None and number not in [_number(each, "allowedValues") for each in allowed]:
         raise ValueError(f"{text} is not one of {_some(allowed)}")
-    if low is not None and number < Decimal(str(low)):
+    if low is not None and number < low:
         raise ValueError(f"{text} is less than minValue {low}")
-    if high is not None and number > Decimal(str(high)):
+    if high is not None and number > high:
         raise ValueError(f"{text} is more than maxValue {high}")
+
+
+def _limit(limits: Definition, name: str) -> Decimal | None:
+    value = limits.get(name)
+    return None if value is None else _number(value, name)
+
+
+def _choice(limits: Definition) -> list[Any] | None:
+    allowed = limits.get("allowedValues")
+    if allowed is not None and not isinstance(allowed, list):
+        raise ValueError("its definition has allowedValues that are no list")
+    return allowed
+
+
+def _number(value: Any, name: str) -> Decimal:
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        number = Decimal("nan")
+    if not number.is_finite():
+        raise ValueError(f"its definition has {name} '{value}', which is no number")
+    return number
 
 
 def _check_bool(value: Any) -> str:
