@@ -336,6 +336,28 @@ def test_a_killed_upload_goes_on_with_its_parts(one_bucket: Bucket, shell: Shell
     assert not list(journals.iterdir())
 
 
+def test_a_failed_upload_goes_on_with_its_parts(one_bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    path = large_file(source)
+    (source / "small").write_bytes(b"small")
+    journals = shell.home / ".deadline" / "cache" / "uploads"
+
+    def plan(request: Request) -> tuple[Any, ...] | None:
+        if request.method == "PUT" and "partNumber" not in request.query:
+            # Another file fails for good while the large one is on its way.
+            wait_for(lambda: [each for each in journals.iterdir() if each.read_text().count("\n") == 3])
+            return ("status", 403, "AccessDenied", "")
+        return ("stall", 30) if request.query.get("partNumber") == "3" else None
+
+    one_bucket.plan = plan
+    assert shell.run(one_bucket, "dl-upload", URI, text=hashed(source, "large", "small")).returncode == 77
+    one_bucket.plan = lambda request: None
+    one_bucket.requests.clear()
+    assert shell.run(one_bucket, "dl-upload", URI, text=hashed(source)).returncode == 0
+    assert [each.query["partNumber"] for each in one_bucket.requests if "partNumber" in each.query] == ["3"]
+    assert path.read_bytes() in [found.data for found in one_bucket.objects.values()]
+
+
 def test_a_journal_of_what_is_stored_by_now_goes(one_bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
     source = tmp_path / "source"
     path = large_file(source)

@@ -62,11 +62,11 @@ from libdeadline.errors import Trouble
 from libdeadline.records import File, Job, Manifest, Record
 
 if TYPE_CHECKING:
-    from libdeadline.fetching import Fetcher, Item
-    from libdeadline.placing import Tree
-
     from libdeadline.aws import Client
+    from libdeadline.fetching import Fetcher, Item
+    from libdeadline.manifest import Entry
     from libdeadline.path_mapping import Rule
+    from libdeadline.placing import Tree
     from libdeadline.store import Store
 
     from .sources import Files, Loaded, Source
@@ -347,48 +347,51 @@ class Download:
             batches.append(Batch(root, kind, Files(parts), self._places(root, kind, profiled)))
         # All is checked, of all roots, before anything is written.
         needed: dict[str, int] = {}
-        left_out = 0
+        count = left_out = 0
         for batch in batches:
-            for row, place, local in self._chosen(batch):
+            for entry, place, _ in self._chosen(batch):
                 if place is None:
                     left_out += 1
-                    continue
-                self.figures["total_count"] += 1
-                self.figures["total_bytes"] += row["size"]
-                if not self.args["--dry-run"]:
-                    needed[place.folder] = needed.get(place.folder, 0) + _missing(place.folder, local, row["size"])
+                else:
+                    count += 1
+                    needed[place.folder] = needed.get(place.folder, 0) + entry.size
+        self.figures["total_count"] += count
+        self.figures["total_bytes"] += sum(needed.values())
         if left_out:
             self.run.warn(f"{left_out} files lie outside of the locations that both storage profiles have: left out")
             self.run.count(left_out=left_out)
-        _check_space(needed)
+        if not self.args["--dry-run"] and _too_large(needed):
+            # Much of it may be here already.
+            needed = dict.fromkeys(needed, 0)
+            for batch in batches:
+                for entry, place, local in self._chosen(batch):
+                    if place is not None:
+                        needed[place.folder] += _missing(place.folder, local, entry.size)
+            if trouble := _too_large(needed):
+                raise trouble
         for batch in batches:
             yield from self._transferred(batch)
 
-    def _chosen(self, batch: Batch) -> Iterator[tuple[File, Place | None, str]]:
-        """The files that are wanted: record, place, and path below the place's folder."""
-        begin = (
-            batch.root.replace("\\", "/").rstrip("/") if batch.root_path_format == "windows" else batch.root.rstrip("/")
-        )
+    def _chosen(self, batch: Batch) -> Iterator[tuple[Entry, Place | None, str]]:
+        """The files that are wanted: manifest entry, place, and path below the place's folder."""
+        begin = batch.root.replace("\\", "/") if batch.root_path_format == "windows" else batch.root
+        begin = begin.rstrip("/")
+        places, included, excluded = batch.places, self.included, self.excluded
+        only = places[0] if len(places) == 1 and not places[0].prefix else None
         for entry in batch.files:
             path = entry.path
-            place = next((each for each in batch.places if path.startswith(each.prefix)), None)
-            local = path[len(place.prefix) :] if place else ""
-            if self.included or self.excluded:
+            place, local = only, path
+            if only is None:
+                place = next((each for each in places if path.startswith(each.prefix)), None)
+                local = path[len(place.prefix) :] if place else ""
+            if included or excluded:
                 if self.by_local and place is not None:
                     name = os.path.join(place.folder, local).replace("\\", "/")
                 else:
                     name = f"{begin}/{path}"
-                if (self.included and not self.included(name)) or (self.excluded and self.excluded(name)):
+                if (included and not included(name)) or (excluded and excluded(name)):
                     continue
-            row = File.of(
-                path=path,
-                root=batch.root or (place.folder if place else ""),
-                size=entry.size,
-                mtime=entry.mtime,
-                hash=entry.hash,
-                hash_alg="xxh128",
-            )
-            yield row, place, local
+            yield entry, place, local
 
     # How it comes.
 
@@ -398,8 +401,9 @@ class Download:
         from libdeadline.placing import Tree
 
         if self.args["--dry-run"]:
-            for row, place, local in self._chosen(batch):
+            for entry, place, local in self._chosen(batch):
                 if place is not None:
+                    row = _row_of(entry, batch.root or place.folder)
                     row["local_path"] = os.path.join(place.folder, local)
                     yield row
             return
@@ -412,12 +416,13 @@ class Download:
         while more or pending:
             while more and len(pending) < WINDOW:
                 try:
-                    row, place, local = next(chosen)
+                    entry, place, local = next(chosen)
                 except StopIteration:
                     more = False
                     break
                 if place is None:
                     continue
+                row = _row_of(entry, batch.root or place.folder)
                 tree = self.trees.get(place.folder)
                 if tree is None:
                     tree = self.trees[place.folder] = Tree(place.folder)
@@ -438,7 +443,7 @@ class Download:
 
         if not pending[0].done:
             self._note(self.finished.get())
-            sleep(NAP_S)
+            sleep(NAP_S[len(pending) > MANY])
         while not self.finished.empty():
             self._note(self.finished.get())
         if self.run.mode != "none":
@@ -479,7 +484,8 @@ class Download:
                 self.fetcher.stop()
 
 
-NAP_S = 0.002  # so that several files are told of at a time
+NAP_S = (0.002, 0.02)  # so that several files are told of at a time: when few are pending, and many
+MANY = 64
 
 
 def _rule_of(text: str) -> Rule:
@@ -516,6 +522,13 @@ def _globs(patterns: Sequence[str]) -> Callable[[str], Any] | None:
     return re.compile("|".join(whole)).match
 
 
+def _row_of(entry: Entry, root: str) -> File:
+    path, hash, size, mtime = entry
+    return File(
+        {"type": "file", "path": path, "root": root, "size": size, "mtime": mtime, "hash": hash, "hash_alg": "xxh128"}
+    )
+
+
 def _missing(folder: str, local: str, size: int) -> int:
     """How many bytes of a file are not here yet, by the look of its size."""
     try:
@@ -525,8 +538,8 @@ def _missing(folder: str, local: str, size: int) -> int:
     return 0 if about.st_size == size else size
 
 
-def _check_space(needed: dict[str, int]) -> None:
-    """See that the files fit. Raises: Trouble (73)."""
+def _too_large(needed: dict[str, int]) -> Trouble | None:
+    """The trouble (73) with files that do not fit where they are to go, by folder and bytes, if they don't."""
     from libdeadline.progress import size_text
 
     by_disk: dict[int, tuple[str, int, int]] = {}
@@ -549,11 +562,12 @@ def _check_space(needed: dict[str, int]) -> None:
         by_disk[device] = (name, sum_ + amount, free)
     for name, amount, free in by_disk.values():
         if amount > free:
-            raise Trouble(
+            return Trouble(
                 f"not enough space for '{name}': the files take {size_text(amount)}, and {size_text(free)} are free",
                 statuses.CANNOT_CREATE,
                 path=name,
             )
+    return None
 
 
 def stage(args: Arguments, run: Run) -> Iterator[Record]:

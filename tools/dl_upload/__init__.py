@@ -66,7 +66,8 @@ if TYPE_CHECKING:
 
 WINDOW = 8192  # records that may wait for one before them
 WAKE_EVERY = 256  # records that need nothing done, before the emitter is told of them
-NAP_S = 0.002  # so that the emitter wakes for several contents at a time
+NAP_S = (0.002, 0.02)  # so that the emitter wakes for several contents at a time: when few are pending, and many
+MANY = 64
 SENT, FAILED = 1, 2  # numbers of the contents that were seen
 _HASH = re.compile(r"[0-9a-f]{32}\Z")
 
@@ -205,7 +206,7 @@ class Upload:
             self._room.set()
             self._report()
             if pending and not pending[0].done:
-                sleep(NAP_S)
+                sleep(NAP_S[len(pending) > MANY])
         if end.error is not None:
             raise end.error
         if self.trusted and self.sender is not None and self.sender.presence.stale:
@@ -394,13 +395,16 @@ class Upload:
                     return here
         return root
 
-    def close(self, *, whole: bool) -> None:
-        """Let go of everything; where the run did not come to its end, stop what goes on."""
+    def close(self, *, whole: bool, abort: bool) -> None:
+        """Let go of everything; where the run did not come to its end, stop what goes on.
+
+        `abort`: nobody will go on with uploads that are half done.
+        """
         if self.sender is not None:
             if whole:
                 self.sender.close()
             else:
-                self.sender.stop()
+                self.sender.stop(abort=abort)
         if self.cache is not None:
             self.cache.close()
             if self.cache.problem:
@@ -438,7 +442,7 @@ def _output_time(args: Arguments) -> float:
 
 def stage(args: Arguments, run: Run) -> Iterator[Record]:
     upload = Upload(args, run)
-    whole = False
+    whole, abort = False, True
     Thread(target=upload.feed, daemon=True).start()
     try:
         # While the stages before this one start up, load what will be needed.
@@ -448,8 +452,11 @@ def stage(args: Arguments, run: Run) -> Iterator[Record]:
 
         yield from upload.emitted()
         whole = True
+    except Trouble:
+        abort = False  # the next run goes on where this one failed
+        raise
     finally:
-        upload.close(whole=whole)
+        upload.close(whole=whole, abort=abort)
 
 
 def main() -> int:

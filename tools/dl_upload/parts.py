@@ -213,12 +213,12 @@ class LargeFiles:
         """Let the threads end when all is done."""
         self._files.put(None)
 
-    def stop(self) -> None:
-        """Abort what is being sent. `S3.stop` was called before."""
+    def stop(self, *, abort: bool) -> None:
+        """Stop, and with `abort` drop what is being sent. `S3.stop` was called before."""
         if self._thread is not None:
             self._thread.join(ABORT_S)
         s3 = self.store.s3
-        if not self._open:
+        if not self._open or not abort:
             return
         s3.resume()
         s3.retry_s = s3.stall_s = ABORT_S

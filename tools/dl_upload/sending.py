@@ -77,10 +77,10 @@ class Sender:
         self._pool.close()
         self._large.close()
 
-    def stop(self) -> None:
-        """Give up at once what is being sent; multipart uploads are aborted."""
+    def stop(self, *, abort: bool) -> None:
+        """Give up at once what is being sent; with `abort` uploads in parts are dropped, else a later run goes on."""
         self.store.s3.stop()
-        self._large.stop()
+        self._large.stop(abort=abort)
 
     def _work(self, item: Item) -> bool:
         try:
