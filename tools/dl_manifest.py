@@ -14,9 +14,10 @@ subtract gives the files of the first manifest that the others lack or have with
 Options:
   --to=<dir>        Folder for the manifests, named <name>-<hash of root>-<time>.manifest.
                     By default they go to the cache, named after their own hash.
-  --name=<name>     Beginning of those names [default: the root, with _ between parts].
-  --root=<dir>      Root of files whose records name none, and of those that cat,
-                    merge and subtract give [default: the current folder].
+  --name=<name>     Beginning of those names; by default the root, with _ between its
+                    parts.
+  --root=<dir>      Root of files whose records name none, by default the current
+                    folder, and of those that cat, merge and subtract give.
   --root-as=<text>  Spelling of the root that goes into the name of the manifest.
   --open-ended      Take input without an end record as whole.
 """
@@ -33,8 +34,6 @@ from libdeadline.errors import Trouble
 from libdeadline.records import File, Manifest, Record, Root
 
 CACHE = "~/.deadline/cache/manifests"
-DEFAULT_NAME = "the root, with _ between parts"
-DEFAULT_ROOT = "the current folder"
 
 
 def passing(rows: Iterator[Record], builders: dict[str, manifest.Builder], facts: dict[str, Root], here: str) -> Any:
@@ -121,11 +120,11 @@ def _sync_folder(folder: str) -> None:
 
 def writing(args: Arguments, run: Run) -> Iterator[Record]:
     """The stage without a command."""
-    here = paths.absolute("." if args["--root"] == DEFAULT_ROOT else args["--root"])
+    here = paths.absolute(args["--root"] or ".")
     builders: dict[str, manifest.Builder] = {}
     facts: dict[str, Root] = {}
     yield from passing(run.input(File, Root, open_ended=args["--open-ended"]), builders, facts, here)
-    local = args["--to"] is not None or args["--name"] != DEFAULT_NAME or args["--root-as"] is not None
+    local = any(args[option] is not None for option in ("--to", "--name", "--root-as"))
     if args["--root-as"] is not None and len(builders) > 1:
         raise Trouble("--root-as goes with one root, but the stream has several", statuses.USAGE)
     folder = args["--to"] or ("." if local else os.path.expanduser(CACHE))
@@ -136,8 +135,7 @@ def writing(args: Arguments, run: Run) -> Iterator[Record]:
         fact = facts.get(root)
         name = None
         if local:
-            prefix = None if args["--name"] == DEFAULT_NAME else args["--name"]
-            name = manifest.local_name(args["--root-as"] or root, prefix, now)
+            name = manifest.local_name(args["--root-as"] or root, args["--name"], now)
         for _ in manifest.check_packed(builder.packed(strict=True)):
             pass
         path, summary = write(builder, paths.absolute(folder), name)
@@ -157,7 +155,7 @@ def writing(args: Arguments, run: Run) -> Iterator[Record]:
 
 def reading(args: Arguments, run: Run) -> Iterator[Record]:
     """The stages cat, merge and subtract."""
-    root = paths.absolute(args["--root"]) if args["--root"] != DEFAULT_ROOT else None
+    root = paths.absolute(args["--root"]) if args["--root"] is not None else None
     names = args["<manifest>"]
     if root is not None:
         yield Root.of(root=root, root_path_format=paths.path_format())

@@ -35,7 +35,8 @@ Options:
                         or fail [default: skip].
   --no-cache            Neither ask nor fill the hash cache.
   --rehash              Read every file, whatever the cache says, and correct it.
-  -j, --jobs=<n>        Processes that hash [default: one for each core, at most 8].
+  -j, --jobs=<n>        Processes that hash; by default one for each core, at most
+                        eight.
   --open-ended          Take input records without an end record as whole.
 """
 
@@ -226,8 +227,9 @@ def _places(args: Arguments) -> dict[str, str]:
 
 
 def _processes(args: Arguments) -> int:
-    if args["--jobs"] and not args["--jobs"].startswith("one for"):
-        return args.integer("--jobs", 1, 256) or 1
+    wanted = args.integer("--jobs", 1, 256)
+    if wanted is not None:
+        return wanted
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, MOST_PROCESSES)
 
