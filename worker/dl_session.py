@@ -12,7 +12,6 @@ what waited, and exits the environments that were entered.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import queue
 import shutil
@@ -27,15 +26,16 @@ from typing import TYPE_CHECKING, Any
 from libdeadline import command, statuses
 from libdeadline.errors import Trouble
 
-from . import asset_roots, job_environment, journal, openjd_bridge, processes
+from . import job_environment, journal, openjd_bridge, processes
 from .folder import SessionFolder, Wake, is_alive, now_text, poke, process_name, read_json, take_lock, time_text
-from .transfers import Cancelled, File, Manifest, Pipeline, Root, Transfer, tool, write_rules
+from .session_files import SessionFiles
+from .session_log import LogFile
+from .transfers import Cancelled, Transfer
 
 if TYPE_CHECKING:
     from openjd.sessions import ActionStatus, Session
 
     from libdeadline.command import Arguments, Run
-    from libdeadline.records import Error, Progress, Record
 
 LOOK_S = 1.0  # between two looks whether anyone still wants this session
 ORPHAN_S = 120.0  # how long the scheduler may be away while its supervisor lives
@@ -76,8 +76,7 @@ class Runner:
         self.opening: dict[str, Any] = {}
         self.job: dict[str, Any] = {}
         self.session: Session | None = None
-        self.roots: list[asset_roots.AssetRoot] = []
-        self.seen: dict[str, asset_roots.Seen] = {}
+        self.files: SessionFiles | None = None  # where the job has attachments
         self.environment: dict[str, str] = {}
         self.queue: list[Action] = []
         self.running: Action | None = None
@@ -88,7 +87,6 @@ class Runner:
         self.death: str | None = None  # how that one ended
         self.to_reenter: list[str] = []  # environments that it had entered
         self.unentered: set[str] = set()
-        self.is_synced = False
         self.is_ending = False  # an action failed: from now on only exits
         self.is_over = False  # nobody wants the session any more
         self.stop_status: str | None = None  # what running actions become when the worker stops
@@ -97,7 +95,6 @@ class Runner:
         self.row_written = False
         self.ending_message: str | None = None
         self.stop_message: str | None = None
-        self.rules_file = ""
         self.generation = 0  # callbacks of an earlier action are told apart by it
         self._reported_at = 0.0
         self._pending_report = False
@@ -256,16 +253,10 @@ class Runner:
         attachments = read_json(self.folder.entity("jobAttachmentDetails"))
         if attachments is not None:
             # Folders are chosen before the session is made: it takes its path mapping rules once.
-            self.roots = asset_roots.place(attachments["attachments"]["manifests"], rules, session_dir)
-            self.seen = {_key(root): asset_roots.Seen(root) for root in self.roots}
+            manifests = attachments["attachments"]["manifests"]
+            self.files = SessionFiles(self.folder, self.opening, self.job, manifests, self.environment, self.say)
             known = {rule["sourcePath"] for rule in rules}
-            rules += [root.rule for root in self.roots if root.is_dynamic and root.root_path not in known]
-            for root in self.roots:
-                if root.is_dynamic:
-                    for folder in ("", *root.output_dirs):
-                        os.makedirs(os.path.join(root.local_root, folder), exist_ok=True)
-                        if user:
-                            _share(os.path.join(root.local_root, folder), user.group)
+            rules += [rule for rule in self.files.rules if rule["sourcePath"] not in known]
         # What processes of this session inherit must be clean before the first one starts.
         clean = job_environment.scrubbed()
         os.environ.clear()
@@ -282,7 +273,6 @@ class Runner:
             session_root_directory=Path(session_dir),
             revision_extensions=openjd_bridge.session_extensions(self.job.get("extensions")),
         )
-        self.rules_file = write_rules(self.folder.file("path-mapping-rules.json"), [root.rule for root in self.roots])
 
     def _refuse(self, why: str) -> None:
         """The session can't run: the first action says why, the rest is never attempted."""
@@ -438,162 +428,28 @@ class Runner:
 
     # Attachments
 
-    def _store(self) -> list[str]:
-        settings = self.job.get("jobAttachmentSettings")
-        if not settings:
-            raise Trouble("the queue has no job attachment settings, so there is no store to get the files from")
-        return [f"--s3-root-uri=s3://{settings['s3BucketName']}/{settings['rootPrefix']}"]
-
-    def _tool_environment(self) -> dict[str, str]:
-        return {
-            **job_environment.scrubbed(),
-            **self.environment,
-            # The agent's user may have settings of its own, such as a profile; they aren't this session's.
-            "DEADLINE_CONFIG_FILE_PATH": self.folder.file("client-config"),
-        }
-
     def _sync(self, action: Action) -> None:
-        if not self.roots:
+        files = self.files
+        if files is None:
             raise Trouble("the job has no attachments to sync")
         step_id = action.detail.get("stepId")
-        if step_id and not self.is_synced:
-            raise Trouble("the outputs of other steps can only be synced after the job's own inputs")
-        common = [
-            tool("dl-download"),
-            *self._store(),
-            f"--path-mapping-rules={self.rules_file}",
-            "--conflict-resolution=overwrite",
-        ]
-        runs: list[tuple[list[str], list[Record] | None]] = []
-        if step_id:
-            dependencies = self._needed("stepDetails", step_id).get("dependencies") or []
-            ids = [f"--{name}-id={self.opening[f'{name}_id']}" for name in ("farm", "queue")]
-            # What another step made of an input is what this step wants to see.
-            runs += [
-                ([*common, *ids, f"--step-id={each}", "--", self.opening["job_id"]], None) for each in dependencies
-            ]
-        else:
-            manifests: list[Record] = [
-                Manifest.of(
-                    root=root.root_path,
-                    root_path_format=root.root_path_format,
-                    file_system_location_name=root.file_system_location_name,
-                    manifest_path=root.input_manifest_path,
-                    hash=root.input_manifest_hash,
-                )
-                for root in self.roots
-                if root.input_manifest_path
-            ]
-            if manifests:
-                runs.append((common, manifests))
-        self.say(f"Syncing {'outputs of the steps that this one depends on' if step_id else 'input files'}")
-        self._transfer(lambda transfer: self._download(transfer, runs), self._synced)
-
-    def _download(self, transfer: Transfer, runs: list[tuple[list[str], list[Record] | None]]) -> Any:
-        count = size = 0
+        dependencies = (self._needed("stepDetails", step_id).get("dependencies") or []) if step_id else None
         generation = self.generation
 
-        def take(row: Record) -> None:
-            nonlocal count, size
-            seen = self.seen.get(row.root or "") if isinstance(row, File) else None
-            if seen is None or not isinstance(row, File) or row.size is None or row.mtime is None:
-                return
-            path = os.path.join(seen.root.local_root, row.path)
-            if self.opening.get("job_user"):
-                _share(path, self.opening["job_user"]["group"], top=seen.root.local_root)
-            seen.add(row.path, row.size, row.mtime)
-            count, size = count + 1, size + row.size
+        def progress(percent: float | None, message: str | None) -> None:
+            self.events.put(("progress", generation, percent, message))
 
-        def tell(row: Progress | Error) -> None:
-            self._tell(row, generation)
+        self._transfer(
+            lambda transfer: files.sync(transfer, dependencies, progress), lambda nothing: self._finish("SUCCEEDED")
+        )
 
-        for each, rows in runs:
-            transfer.run(Pipeline([each], self._tool_environment()), rows, (File,), take, tell)
-        self.say(f"Synced {count} files, {size} bytes")
-        return None
-
-    def _synced(self, nothing: Any) -> None:
-        self.is_synced = True
-        self._finish("SUCCEEDED")
-
-    def _tell(self, row: Progress | Error, generation: int) -> None:
-        from libdeadline.progress import size_text
-        from libdeadline.records import Progress
-
-        if not isinstance(row, Progress):
-            self.say(f"{row.tool}: {row.message}" if row.tool else row.message)
-            return
-        total = row.total_bytes or 0
-        percent = 100 * min(row.done_bytes or 0, total) / total if total else None
-        text = f"{row.tool}: {size_text(row.done_bytes or 0)} of {size_text(total)}" if total else None
-        self.events.put(("progress", generation, percent, text))
-
-    def _store_outputs(self, transfer: Transfer, action: Action) -> list[dict[str, str]]:
-        """Upload what the task changed; the `manifests` of its report, one entry for each of the job's manifests."""
-        changed: dict[str, list[tuple[str, int, int]]] = {}
-        rows: list[Record] = []
-        for root in self.roots:
-            files = list(self.seen[_key(root)].changed())
-            if files:
-                changed[_key(root)] = files
-                rows.append(
-                    Root.of(
-                        root=root.root_path,
-                        root_path_format=root.root_path_format,
-                        file_system_location_name=root.file_system_location_name,
-                    )
-                )
-                rows += [File.of(path=path, root=root.root_path, size=size, mtime=mtime) for path, size, mtime in files]
-        if not rows:
-            self.say("No output files to store")
-            return [{} for _ in self.roots]
-        assert action.started_at is not None
-        ids = {name: self.opening[f"{name}_id"] for name in ("farm", "queue", "job")}
-        ids |= {"step": action.detail["stepId"]}
+    def _store_outputs(self, files: SessionFiles, action: Action, done: Callable[[list[dict[str, str]]], None]) -> None:
+        ids = {"step": action.detail["stepId"]}
         if action.detail.get("taskId"):
             ids["task"] = action.detail["taskId"]
-        rules = f"--path-mapping-rules={self.rules_file}"
-        commands = [
-            [tool("dl-hash"), "--no-cache", rules],
-            [tool("dl-manifest"), f"--to={self.folder.file('manifests')}"],
-            [
-                tool("dl-upload"),
-                "--output",
-                rules,
-                *self._store(),
-                *(f"--{name}-id={value}" for name, value in ids.items()),
-                f"--session-action-id={action.id}",
-                f"--session-action-start-time={action.started_at!r}",
-            ],
-        ]
-        stored: dict[str, dict[str, str]] = {}
-        hashed: list[File] = []
-
-        def take(row: Record) -> None:
-            if isinstance(row, Manifest) and row.manifest_path:
-                key = row.root or ""
-                stored[key] = {"outputManifestPath": row.manifest_path, "outputManifestHash": row.hash or ""}
-            elif isinstance(row, File):
-                hashed.append(row)
-
-        self.say(f"Storing {sum(map(len, changed.values()))} output files")
-        variables = {**self._task_variables(action), "DEADLINE_SESSIONACTION_START_TIME": repr(action.started_at)}
-        pipeline = Pipeline(commands, {**self._tool_environment(), **variables})
-        transfer.run(pipeline, rows, (Manifest, File), take, self._tell_upload)
-        for row in hashed:  # size and time as they were hashed: what changed since is output of the next task
-            seen = self.seen.get(row.root or "")
-            if seen is not None and row.size is not None and row.mtime is not None:
-                seen.add(row.path, row.size, row.mtime)
-        missing = [root.root_path for root in self.roots if _key(root) in changed and _key(root) not in stored]
-        if missing:
-            raise Trouble(f"dl-upload told no manifest of '{missing[0]}'", statuses.SOFTWARE)
-        return [stored.get(_key(root), {}) for root in self.roots]
-
-    def _tell_upload(self, row: Progress | Error) -> None:
-        from libdeadline.records import Error
-
-        if isinstance(row, Error):
-            self.say(f"{row.tool}: {row.message}" if row.tool else row.message)
+        started_at = action.started_at or _now()
+        variables = self._task_variables(action)
+        self._transfer(lambda transfer: files.store(transfer, action.id, started_at, ids, variables), done)
 
     def _transfer(self, work: Callable[[Transfer], Any], done: Callable[[Any], None]) -> None:
         generation = self.generation
@@ -650,14 +506,15 @@ class Runner:
             message = f"TIMEOUT: {message or 'the action ran longer than its template allows'}"
         elif outcome == "FAILED" and not message and status.exit_code is None:
             message = "the action could not be started; the session's log says why"
-        if outcome == "SUCCEEDED" and action.kind == "taskRun" and self.roots and self.is_over:
+        if outcome == "SUCCEEDED" and action.kind == "taskRun" and self.files and self.is_over:
             outcome = "CANCELED"  # there is no time left to store what it made, so it must run again
-        elif outcome == "SUCCEEDED" and action.kind == "taskRun" and self.roots:
+        elif outcome == "SUCCEEDED" and action.kind == "taskRun" and self.files:
             # The task is done only once its outputs are stored.
             self.generation += 1
             exit_code, percent = status.exit_code, status.progress
-            self._transfer(
-                lambda transfer: self._store_outputs(transfer, action),
+            self._store_outputs(
+                self.files,
+                action,
                 lambda manifests: self._finish(
                     "SUCCEEDED", exit_code=exit_code, message=message, percent=percent, manifests=manifests
                 ),
@@ -845,36 +702,6 @@ class Runner:
         self.folder.write_log(message)
 
 
-class LogFile(logging.Handler):
-    """Writes what openjd logs to the session's log, a record a line, times cut to milliseconds.
-
-    The local log, where one is kept, is text for people, as the reference writes it.
-    """
-
-    def __init__(self, path: str, local_path: str | None) -> None:
-        super().__init__()
-        self.descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self.local = None
-        if local_path:
-            os.makedirs(os.path.dirname(local_path), mode=0o700, exist_ok=True)
-            self.local = os.open(local_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        import orjson
-
-        time = time_text(record.created)
-        message = record.getMessage().encode("utf-8", "backslashreplace").decode()
-        line = orjson.dumps({"type": "log", "timestamp": time, "message": message}, option=orjson.OPT_APPEND_NEWLINE)
-        with contextlib.suppress(OSError):
-            os.write(self.descriptor, line)
-            if self.local is not None:
-                os.write(self.local, f"{time} {record.levelname} {message}\n".encode())
-
-
-def _key(root: asset_roots.AssetRoot) -> str:
-    return root.root_path
-
-
 def _now() -> float:
     from time import time
 
@@ -883,20 +710,6 @@ def _now() -> float:
 
 def _signed_32(code: int) -> int:
     return (code + (1 << 31)) % (1 << 32) - (1 << 31)
-
-
-def _share(path: str, group: str, top: str | None = None) -> None:
-    """Let the job's group read and write `path`, and the folders above it up to `top`."""
-    import stat as stat_
-
-    while True:
-        with contextlib.suppress(OSError):
-            shutil.chown(path, group=group)
-            mode = os.stat(path).st_mode
-            os.chmod(path, stat_.S_IMODE(mode) | (0o070 if stat_.S_ISDIR(mode) else 0o060))
-        if top is None or len(path) <= len(top):
-            return
-        path = os.path.dirname(path)
 
 
 def main_of(args: Arguments, run: Run) -> int:

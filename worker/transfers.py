@@ -19,7 +19,7 @@ from typing import Any
 
 from libdeadline import statuses
 from libdeadline.errors import Trouble
-from libdeadline.records import Error, File, Manifest, Progress, Record, Root, decode, encode
+from libdeadline.records import Error, Progress, Record, decode, encode
 from libdeadline.stream import Input
 
 STOP_S = 5.0  # what a stage gets to clean up (abort uploads, remove temporaries) before it is killed
@@ -215,6 +215,3 @@ def write_rules(path: str, rules: Iterable[Mapping[str, str]]) -> str:
     ]
     write_json(path, {"path_mapping_rules": items})
     return path
-
-
-__all__ = ("Cancelled", "File", "Manifest", "Pipeline", "Root", "Transfer", "tool", "write_rules")
