@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from io import BytesIO
-from typing import Any
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any
 
-from . import manifest
+from . import manifest, statuses
 from .errors import Trouble
 from .pool import each
-from .s3 import Found
+from .s3 import Changed, Found
 from .store import SUFFIX, Store
 
 READERS = 8  # manifests that are fetched at the same time
+SPOOLED_BYTES = 1 << 20  # of a manifest, beyond which it is kept on disk
 _NAME = re.compile(rf"([0-9a-f]{{32}})(?:{re.escape(SUFFIX)})?\Z")
 
 
@@ -43,15 +44,23 @@ def needs(store: Store, found: Iterable[Found]) -> Iterator[tuple[Found, Iterato
     Raises: Trouble (65), on iterating over entries, where it is no manifest after all.
     """
 
-    def read(at: Found) -> bytes | None:
-        got = store.s3.get(at.key)
-        return got.data if got else None
+    def read(at: Found) -> IO[bytes] | None:
+        for _ in range(3):
+            data: IO[bytes] = SpooledTemporaryFile(SPOOLED_BYTES)  # noqa: SIM115
+            try:
+                if store.s3.fetch(at.key, data.write) is None:
+                    return None
+            except Changed:
+                continue  # it was replaced while it was read
+            data.seek(0)
+            return data
+        raise Trouble(f"'{store.s3.url(at.key)}' changes while it is read: try again", statuses.TRY_AGAIN)
 
     for at, data in each(read, found, READERS):
         if data is None or isinstance(data, Exception):
             yield at, data
         else:
-            yield at, manifest.read(BytesIO(data), at.key)
+            yield at, manifest.read(data, at.key)
 
 
 def moment(text: str) -> float:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import BytesIO
 from queue import SimpleQueue
 from tempfile import TemporaryFile
+from threading import Lock
 from time import sleep
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -160,27 +161,29 @@ class Transfer:
     def _read_manifests(self, spool: IO[bytes]) -> None:
         from email.utils import parsedate_to_datetime
 
-        def read(part: Part) -> tuple[bytes, float]:
+        lock = Lock()
+        end = 0
+
+        def read(part: Part) -> float:
+            nonlocal end
             got = self.store.manifest(part.output.manifest_path, part.output.hash)
             for _ in _checked(BytesIO(got.data), part.output.manifest_path):
                 pass  # all of it is checked before any of it is used
-            return got.data, parsedate_to_datetime(got.modified).timestamp() if got.modified else 0.0
+            with lock:
+                spool.write(got.data)
+                part.start, part.length = end, len(got.data)
+                end += len(got.data)
+            return parsedate_to_datetime(got.modified).timestamp() if got.modified else 0.0
 
-        end = 0
-        for part, found in each(read, [part for part in self.parts if part.trouble is None], READERS):
-            if isinstance(found, Trouble):
-                self._raise_if_general(found)
-                part.trouble = found
-            elif isinstance(found, Exception):
-                raise found
+        for part, modified in each(read, [part for part in self.parts if part.trouble is None], READERS):
+            if isinstance(modified, Trouble):
+                self._raise_if_general(modified)
+                part.trouble = modified
+            elif isinstance(modified, Exception):
+                raise modified
             else:
                 self.fetched, self.strikes = True, 0
-                data, modified = found
-                spool.write(data)
-                part.start, part.length = end, len(data)
                 part.order = (modified, part.output.ended_at, part.output.manifest_path)
-                end += len(data)
-        spool.flush()
         self.parts.sort(key=lambda part: part.order)
         for number, part in enumerate(self.parts):
             part.number = number
@@ -188,8 +191,8 @@ class Transfer:
     def _entries(self, spool: IO[bytes], part: Part) -> Iterator[manifest.Entry]:
         if part.trouble is not None:
             return iter(())
-        # By position, so that two may be read at a time.
-        return _checked(BytesIO(os.pread(spool.fileno(), part.length, part.start)), part.output.manifest_path)
+        spool.seek(part.start)
+        return _checked(BytesIO(spool.read(part.length)), part.output.manifest_path)
 
     def _find_owners(self, spool: IO[bytes]) -> None:
         """Of each local path, which manifest was stored last."""
