@@ -16,6 +16,7 @@ from .tags import set_tags
 
 MAX_FAILED_DEFAULT = 20
 MAX_RETRIES_DEFAULT = 5
+CREATE_AGAIN_S = 5
 COMMON = (
     "name",
     "description",
@@ -171,6 +172,10 @@ def begin_creation(farm: Any, job: int) -> None:
 
 
 def _fail(farm: Any, db: sqlite3.Connection, job: int, error: BaseException) -> None:
+    if isinstance(error, sqlite3.OperationalError):
+        # A full disk, say: nobody's fault, and over some time.
+        farm.after(CREATE_AGAIN_S, lambda db: begin_creation(farm, job))
+        return
     if isinstance(error, templates.Refused):
         message = str(error)[: templates.MAX_MESSAGE]
     else:

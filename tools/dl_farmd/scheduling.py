@@ -28,6 +28,7 @@ JOB_COLUMNS = (
     "job, job_id, farm_id, queue_id, priority, max_workers, lifecycle_status, retries, created_at,"
     " n_assigned, n_starting, n_scheduled, n_running, attachments IS NOT NULL AS attached"
 )
+HEARD_MS = 10_000  # how stale the time may be at which a worker was heard; well below the silence that loses it
 SHUNNED_MS = 5000  # how long a worker leaves a job to others after a set-up that failed
 
 
@@ -667,11 +668,12 @@ def _answer(call: Call, worker: sqlite3.Row) -> dict[str, Any]:
     if not interval and not call.held and status == worker["status"] and not call.params.get("updatedSessionActions"):
         # Nothing to do, nothing reported, nothing changed: the answer may wait until there is work.
         raise Hold(worker["fleet_id"], call.farm.settings.get("worker_hold_s", HOLD_S))
+    changed: dict[str, Any] = {}
     if status != worker["status"]:
-        store.update(
-            db, "workers", {"worker": worker["worker"]}, status=status, updated_at=call.now, updated_by=call.actor
-        )
-    store.update(db, "workers", {"worker": worker["worker"]}, heard_at=call.now, interval_s=interval)
+        changed = {"status": status, "updated_at": call.now, "updated_by": call.actor}
+    if changed or interval != worker["interval_s"] or call.now - (worker["heard_at"] or 0) > HEARD_MS:
+        # Not at each call: an idle farm shall leave the disk alone.
+        store.update(db, "workers", {"worker": worker["worker"]}, heard_at=call.now, interval_s=interval, **changed)
     return {
         "assignedSessions": assigned,
         "cancelSessionActions": canceled,
