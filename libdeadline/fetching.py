@@ -15,11 +15,12 @@ from .errors import Trouble, os_trouble
 from .placing import RESUMED_BYTES, Folder, Temporary, Tree, copy_names
 from .pool import FAR_S, Pool
 from .records import File
-from .s3 import S3, Changed, S3Error, Stopping
+from .s3 import S3, Changed, S3Error, Stopping, is_loopback
 from .store import Store
 
 TRIES = 3  # of a content that arrives wrong
-READ_BYTES = 1 << 20
+READ_BYTES = 1 << 17  # small enough to stay in the processor's cache until it is hashed
+CLONED_BYTES = 1 << 20  # of a duplicate, from which it is worth asking the file system to share blocks
 PART_BYTES, PARTS = 4 << 20, 6  # of a large file from afar: fetched, and kept in memory, at the same time
 TOLD_BYTES = 8 << 20  # of a file, between two words of its progress
 STOP_S = 3.0  # for which removing temporaries may hold up an exit
@@ -240,7 +241,7 @@ class Fetcher:
     def _get(self, key: str, sink: Callable[[memoryview], None], start: int, size: int) -> bool:
         """Hand an object to `sink` from `start` on, in order; False where there is none."""
         s3 = self.store.s3
-        is_far = s3.quickest_s is not None and s3.quickest_s >= FAR_S
+        is_far = not is_loopback(s3.host) and s3.quickest_s is not None and s3.quickest_s >= FAR_S
         # One stream from afar is slow, several are not; but only one file at a time may keep parts in memory.
         if is_far and size - start >= 2 * PART_BYTES and self._parts.acquire(blocking=False):
             try:
@@ -258,7 +259,7 @@ class Fetcher:
         except (OSError, Trouble):
             return False
         try:
-            if size >= READ_BYTES and _clone(source, temporary.descriptor):
+            if size >= CLONED_BYTES and _clone(source, temporary.descriptor):
                 return temporary.size == size and _hash_of(temporary.descriptor) == hash
             temporary.restart()
             digest = xxh3_128()
@@ -279,7 +280,7 @@ def _get_parts(s3: S3, key: str, sink: Callable[[memoryview], None], start: int,
 
     So the file that is written is always a whole beginning, which a later run can go on from.
     """
-    parts: dict[int, bytearray | BaseException | None] = {}
+    parts: dict[int, memoryview | BaseException | None] = {}
     changed = Condition()
     offsets = range(start, size, PART_BYTES)
     begun = handed = 0
@@ -295,12 +296,10 @@ def _get_parts(s3: S3, key: str, sink: Callable[[memoryview], None], start: int,
                     return
                 number = begun
                 begun += 1
-            result: bytearray | BaseException | None = bytearray()
+            result: memoryview | BaseException | None
             try:
-                length = min(PART_BYTES, size - offsets[number])
                 # What is handed over in the end is hashed, so an object replaced in between is noticed.
-                if s3.fetch(key, result.extend, start=offsets[number], length=length) is None:  # type: ignore[union-attr]
-                    result = None
+                result = _get_part(s3, key, offsets[number], min(PART_BYTES, size - offsets[number]))
             except BaseException as error:
                 result = error
             with changed:
@@ -319,7 +318,7 @@ def _get_parts(s3: S3, key: str, sink: Callable[[memoryview], None], start: int,
                 return False
             if isinstance(part, BaseException):
                 raise part
-            sink(memoryview(part))
+            sink(part)
             with changed:
                 handed += 1
                 changed.notify_all()
@@ -328,6 +327,18 @@ def _get_parts(s3: S3, key: str, sink: Callable[[memoryview], None], start: int,
         with changed:
             over = True
             changed.notify_all()
+
+
+def _get_part(s3: S3, key: str, start: int, length: int) -> memoryview | None:
+    part = memoryview(bytearray(length))
+    have = 0
+
+    def take(block: memoryview) -> None:
+        nonlocal have
+        part[have : have + len(block)] = block
+        have += len(block)
+
+    return part if s3.fetch(key, take, start=start, length=length) is not None else None
 
 
 def _clone(source: int, target: int) -> bool:
@@ -343,22 +354,21 @@ def _clone(source: int, target: int) -> bool:
 def _hash_of(descriptor: int) -> str:
     from xxhash import xxh3_128
 
-    digest, offset = xxh3_128(), 0
-    while block := os.pread(descriptor, READ_BYTES, offset):
-        digest.update(block)
-        offset += len(block)
+    digest = xxh3_128()
+    _read_into(descriptor, 1 << 62, digest)
     return digest.hexdigest()
 
 
 def _read_into(descriptor: int, length: int, digest: Any) -> bool:
     """Hash the first `length` bytes of a file into `digest`; False where there are fewer."""
     offset = 0
+    buffer = memoryview(bytearray(READ_BYTES))
     while offset < length:
-        block = os.pread(descriptor, min(READ_BYTES, length - offset), offset)
-        if not block:
+        got = os.preadv(descriptor, [buffer[: length - offset]], offset)
+        if not got:
             return False
-        digest.update(block)
-        offset += len(block)
+        digest.update(buffer[:got])
+        offset += got
     return True
 
 

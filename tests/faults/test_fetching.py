@@ -27,6 +27,7 @@ KEY = f"p/Data/{HASH}.xxh128"
 @pytest.fixture(autouse=True)
 def far(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching, "FAR_S", 0.0)
+    monkeypatch.setattr(fetching, "is_loopback", lambda host: False)
 
 
 def fetched(bucket: Bucket, target: Path) -> Item:
