@@ -8,6 +8,7 @@ import random
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -301,6 +302,29 @@ def test_a_signal_saves_what_is_done(renders: Renders, place: Any) -> None:
     done = renders.sync(folder)
     assert len(texts(out)) == 21
     assert set(done.jobs) == {job_id(big)}
+
+
+def test_the_checkpoint_is_saved_while_it_runs(renders: Renders, place: Any) -> None:
+    out, folder = place
+    small = renders.submit(out, {"small": "small"})
+    renders.submit(out, {f"big/{number}": f"{number}{'x' * 200_000}" for number in range(20)})
+    renders.render()
+    at_once = "import dl_tools.dl_sync as tool; tool.SAVE_EVERY_S = 0; raise SystemExit(tool.main())"
+    command = renders.command(sys.executable, "-c", at_once, "--checkpoint-dir", str(folder))
+    running = subprocess.Popen(
+        [*command, "--ignore-storage-profiles", "--limit-rate", "100K"],
+        env=renders.farm.environment, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert running.stdout is not None
+    for line in running.stdout:
+        if json.loads(line)["type"] == "job":
+            running.kill()
+            break
+    running.communicate()
+    document = json.loads(next(folder.glob("*_checkpoint.json")).read_text())
+    assert [each["job"]["jobId"] for each in document["jobs"]] == [job_id(small)]
+    assert len(renders.sync(folder).jobs) == 1
+    assert len(texts(out)) == 21
 
 
 def test_killed_at_any_moment_it_is_whole_after_the_next_run(renders: Renders, place: Any) -> None:
