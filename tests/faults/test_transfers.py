@@ -659,3 +659,26 @@ def test_a_link_put_in_the_way_leads_nowhere(one_bucket: Bucket, shell: Shell, t
         thread.join()
     assert swapped.is_set()
     assert not os.listdir(outside)
+
+
+def test_progress_never_passes_its_total(one_bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    large_file(source)
+    make_tree(source, 40)
+    one_bucket.plan = mayhem(4, 0.1)
+    manifest = manifest_of(source, tmp_path / "m")
+    for words in (
+        ("dl-upload", URI, *QUICK, "--progress=json", "--limit-rate=60M"),
+        ("dl-download", URI, *QUICK, "--progress=json", f"--manifest={manifest}", f"--to={tmp_path / 'to'}"),
+    ):
+        done = shell.run(one_bucket, *words, text=hashed(source))
+        assert done.returncode == 0, done.stderr
+        seen = [row for row in records(done.stderr) if row["type"] == "progress"]
+        assert len(seen) > 2
+        for row in seen:
+            assert row["done_bytes"] <= row["total_bytes"] and row["done_count"] <= row["total_count"]
+        sums = [row["done_bytes"] for row in seen]
+        assert sums == sorted(sums)
+        total = sum(len(content) for content in tree(source).values())
+        assert seen[-1]["done_bytes"] == seen[-1]["total_bytes"] == total
+        assert seen[-1]["done_count"] == len(tree(source))
