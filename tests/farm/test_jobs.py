@@ -547,25 +547,64 @@ def test_old_jobs_go_with_all_that_hangs_on_them(farmd, farm_ids, worker):
     audit(farmd.dir)
 
 
-def test_a_job_in_creation_survives_the_death_of_the_service(farmd, farm_ids):
-    text = json.dumps(template(step("step", 60_000)))
+def begun(farmd, farm_ids, tasks, **fields):
+    """A job whose creation takes a while, not waited for."""
+    job = object.__new__(Submitted)
+    text = json.dumps(template(step("step", tasks)))
     made = farmd.client().create_job(
-        farmId=farm_ids.farm, queueId=farm_ids.queue, template=text, templateType="JSON", priority=1
+        farmId=farm_ids.farm, queueId=farm_ids.queue, template=text, templateType="JSON", priority=1, **fields
     )
-    farmd.kill()
-    db = sqlite3.connect(farmd.dir / "farm.sqlite")
-    status, tasks = db.execute(
+    job.farmd, job.ids = farmd, {"farmId": farm_ids.farm, "queueId": farm_ids.queue, "jobId": made["jobId"]}
+    return job
+
+
+def rows_of(farmd, job):
+    """(lifecycle status, tasks in the database) of a job."""
+    db = sqlite3.connect(farmd.dir / "farm.sqlite", timeout=10)
+    found = db.execute(
         "SELECT lifecycle_status, (SELECT count(*) FROM tasks JOIN steps USING (step) WHERE steps.job = jobs.job)"
         " FROM jobs WHERE job_id = ?",
-        (made["jobId"],),
+        (job.ids["jobId"],),
     ).fetchone()
     db.close()
-    assert (status, tasks) in (("CREATE_IN_PROGRESS", 0), ("CREATE_COMPLETE", 60_000))
+    return found
+
+
+def wait_for_rows(farmd, job):
+    limit = time.monotonic() + 30
+    while not rows_of(farmd, job)[1]:
+        assert time.monotonic() < limit
+    return rows_of(farmd, job)
+
+
+def test_a_job_in_creation_survives_the_death_of_the_service(farmd, farm_ids):
+    job = begun(farmd, farm_ids, 150_000)
+    status, tasks = wait_for_rows(farmd, job)
+    if status == "CREATE_IN_PROGRESS":  # half a job shows nothing of itself
+        assert job.steps() == {} or job.get()["lifecycleStatus"] == "CREATE_COMPLETE"
+    farmd.kill()
     farmd.start()
-    job = object.__new__(Submitted)
-    job.farmd, job.ids = farmd, {"farmId": farm_ids.farm, "queueId": farm_ids.queue, "jobId": made["jobId"]}
     assert job.wait_created()["lifecycleStatus"] == "CREATE_COMPLETE"
-    assert job.counts == {"READY": 60_000}
+    assert job.counts == {"READY": 150_000} and rows_of(farmd, job)[1] == 150_000
     job.update(targetTaskRunStatus="CANCELED")
-    assert job.counts == {"CANCELED": 60_000} and "endedAt" in job.get()
+    assert job.counts == {"CANCELED": 150_000} and "endedAt" in job.get()
+    audit(farmd.dir)
+
+
+def test_minds_are_changed_while_a_job_is_created(farmd, farm_ids):
+    canceled, parked, freed = (
+        begun(farmd, farm_ids, 60_000, targetTaskRunStatus=target) for target in ("READY", "READY", "SUSPENDED")
+    )
+    wait_for_rows(farmd, canceled)
+    canceled.update(targetTaskRunStatus="CANCELED")
+    parked.update(targetTaskRunStatus="SUSPENDED", name="parked", priority=7)
+    freed.update(targetTaskRunStatus="READY")
+    assert freed.wait_created()["lifecycleStatus"] == parked.wait_created()["lifecycleStatus"] == "CREATE_COMPLETE"
+    assert canceled.get()["lifecycleStatus"] == "CREATE_FAILED" or canceled.counts == {"CANCELED": 60_000}
+    assert (parked.counts, parked.get()["name"], parked.get()["priority"]) == ({"SUSPENDED": 60_000}, "parked", 7)
+    assert freed.counts == {"READY": 60_000}
+    limit = time.monotonic() + 20
+    while canceled.get()["lifecycleStatus"] == "CREATE_FAILED" and rows_of(farmd, canceled)[1]:
+        assert time.monotonic() < limit
+        time.sleep(0.05)
     audit(farmd.dir)

@@ -6,6 +6,8 @@ Source: spec/service.md sections 4.1, 6 and 7.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from . import capabilities, lookup, pages, store, templates
@@ -17,6 +19,7 @@ from .tags import set_tags
 MAX_FAILED_DEFAULT = 20
 MAX_RETRIES_DEFAULT = 5
 CREATE_AGAIN_S = 5
+BATCH = 10_000  # tasks written in one transaction
 COMMON = (
     "name",
     "description",
@@ -141,7 +144,7 @@ def create_job(call: Call) -> dict[str, Any]:
 def begin_creation(farm: Any, job: int) -> None:
     """Make the steps and tasks of a job in the background."""
 
-    def prepare() -> tuple[dict[str, Any], templates.JobRows]:
+    def prepare() -> templates.JobRows:
         db = store.connect(farm.path, read_only=True)
         try:
             row = store.one(db, "SELECT * FROM jobs JOIN job_documents USING (job) WHERE job = ?", job)
@@ -155,7 +158,7 @@ def begin_creation(farm: Any, job: int) -> None:
         finally:
             db.close()
         request = row["request"]
-        made = templates.build(
+        return templates.build(
             templates.Document(row["template"], row["template_type"]),
             request["given"],
             [
@@ -164,10 +167,9 @@ def begin_creation(farm: Any, job: int) -> None:
             ],
             inherited=request["inherited"],
         )
-        return request, made
 
     farm.background(
-        prepare, lambda db, result: _write(farm, db, job, *result), lambda db, error: _fail(farm, db, job, error)
+        prepare, lambda db, result: _write(farm, db, job, result), lambda db, error: _fail(farm, db, job, error)
     )
 
 
@@ -181,6 +183,7 @@ def _fail(farm: Any, db: sqlite3.Connection, job: int, error: BaseException) -> 
     else:
         farm.tell(f"creating a job failed: {type(error).__name__}: {error}")
         message = f"The farm could not create the job: {type(error).__name__}: {error}"[: templates.MAX_MESSAGE]
+    _drop_rows(db, job)
     db.execute(
         "UPDATE jobs SET lifecycle_status = 'CREATE_FAILED', lifecycle_message = ?, ended_at = ? WHERE job = ?"
         " AND lifecycle_status = 'CREATE_IN_PROGRESS'",
@@ -188,51 +191,98 @@ def _fail(farm: Any, db: sqlite3.Connection, job: int, error: BaseException) -> 
     )
 
 
-def _write(farm: Any, db: sqlite3.Connection, job: int, request: dict[str, Any], made: templates.JobRows) -> None:
-    """Write the rows of a job, all at once: it has all its steps and tasks, or is still in creation."""
-    row = store.one(db, "SELECT * FROM jobs WHERE job = ? AND lifecycle_status = 'CREATE_IN_PROGRESS'", job)
+def _write(farm: Any, db: sqlite3.Connection, job: int, made: templates.JobRows) -> Iterator[None]:
+    """Write the rows of a job; each step of the iterator is a transaction, between which requests are served.
+
+    A job shows none of them before it has them all: see `lookup.step`, and the searches. What a stop of the service
+    or a change of mind leaves half done is dropped.
+    """
+    row = _in_creation(db, job)
     if row is None:
         return
-    now, job_id = farm.now_ms(), row["job_id"]
+    _drop_rows(db, job)
+    suspended = row["request"]["suspended"]
     totals = dict.fromkeys(STATUSES, 0)
     numbers: list[int] = []
-    _write_environments(db, job, None, f"JOB:{job_id}", made.environments)
+    room = BATCH
+    _write_environments(db, job, None, f"JOB:{row['job_id']}", made.environments)
     for position, step in enumerate(made.steps):
-        status = "SUSPENDED" if request["suspended"] else "PENDING" if step.dependencies else "READY"
-        totals[status] += len(step.tasks)
+        status = "SUSPENDED" if suspended else "PENDING" if step.dependencies else "READY"
+        totals[status] += step.count
         step_id = farm.new_id("step")
         store.insert(
             db, "steps", step_id=step_id, job=job, position=position, name=step.name, description=step.description,
             template=step.template, requirements=step.requirements, space=step.space, chunks=step.chunks,
             symbol_table=step.symbol_table, dependencies=len(step.dependencies), unresolved=len(step.dependencies),
-            status=status, created_at=row["created_at"], **{COLUMNS[status]: len(step.tasks)},
+            status=status, created_at=row["created_at"], **{COLUMNS[status]: step.count},
         )  # fmt: skip
         number = store.value(db, "SELECT last_insert_rowid()")
         numbers.append(number)
         _write_environments(db, job, number, f"STEP:{step_id}", step.environments)
-        db.executemany(
-            "INSERT INTO tasks (step, number, status, parameters, chunk_group, chunk_value) VALUES (?, ?, ?, ?, ?, ?)",
-            ((number, index, status, *task) for index, task in enumerate(step.tasks)),
-        )
-    for consumer, step in zip(numbers, made.steps, strict=True):
-        for dependency in step.dependencies:
-            db.execute("INSERT INTO step_edges VALUES (?, ?)", (consumer, numbers[dependency]))
+        tasks = enumerate(step.tasks)
+        while batch := list(islice(tasks, room)):
+            db.executemany(
+                "INSERT INTO tasks (step, number, status, parameters, chunk_group, chunk_value)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                [(number, index, status, *task) for index, task in batch],
+            )
+            room -= len(batch)
+            if not room:
+                yield
+                room = BATCH
+                if _in_creation(db, job) is None:  # canceled, or deleted
+                    _drop_rows(db, job)
+                    return
+    db.executemany(
+        "INSERT INTO step_edges VALUES (?, ?)",
+        [
+            (consumer, numbers[dependency])
+            for consumer, step in zip(numbers, made.steps, strict=True)
+            for dependency in step.dependencies
+        ],
+    )
+    _complete(farm, db, job, made, totals, suspended)
+
+
+def _complete(
+    farm: Any, db: sqlite3.Connection, job: int, made: templates.JobRows, totals: dict[str, int], suspended: bool
+) -> None:
+    """Make a job that has all its rows one that can run."""
+    row = _in_creation(db, job)
+    assert row is not None
+    request = row["request"]
     description = request["description"] if request["description"] is not None else made.description
-    tasks = sum(totals.values())
+    steps, tasks = len(made.steps), sum(totals.values())
     store.update(
         db, "jobs", {"job": job}, name=request["name"] or made.name[:512], description=description,
         lifecycle_status="CREATE_COMPLETE", parameters=made.parameters, extensions=made.extensions,
-        lifecycle_message=f"Created {len(made.steps)} step{'s' * (len(made.steps) != 1)}"
-        f" and {tasks} task{'s' * (tasks != 1)}.",
+        lifecycle_message=f"Created {steps} step{'s' * (steps != 1)} and {tasks} task{'s' * (tasks != 1)}.",
         **{COLUMNS[status]: count for status, count in totals.items()},
     )  # fmt: skip
     store.update(db, "job_documents", {"job": job}, definitions=made.definitions, symbol_table=made.symbol_table)
-    ledger = Ledger(db, now)
+    ledger = Ledger(db, farm.now_ms())
     ledger.look_at(job)
-    if not request["suspended"]:
+    if request["suspended"] != suspended:  # someone changed it meanwhile
+        ledger.settle()
+        set_job_target(farm, ledger, job, "SUSPENDED" if request["suspended"] else "READY")
+    elif not suspended:
         capabilities.check_job(farm, ledger, job)
     ledger.settle()
     farm.emit("work", db, queue_id=row["queue_id"])
+
+
+def _in_creation(db: sqlite3.Connection, job: int) -> sqlite3.Row | None:
+    return store.one(
+        db,
+        "SELECT job_id, queue_id, created_at, request FROM jobs JOIN job_documents USING (job) WHERE job = ?"
+        " AND lifecycle_status = 'CREATE_IN_PROGRESS'",
+        job,
+    )
+
+
+def _drop_rows(db: sqlite3.Connection, job: int) -> None:
+    db.execute("DELETE FROM environments WHERE job = ?", (job,))
+    db.execute("DELETE FROM steps WHERE job = ?", (job,))
 
 
 def _write_environments(

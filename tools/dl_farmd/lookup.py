@@ -49,7 +49,8 @@ def step(db: sqlite3.Connection, ids: dict[str, Any]) -> sqlite3.Row:
         db,
         f"SELECT {STEP_COLUMNS}, jobs.job_id, jobs.farm_id, jobs.queue_id, jobs.created_by,"
         " jobs.lifecycle_status AS job_lifecycle"
-        " FROM steps JOIN jobs USING (job) WHERE step_id = ? AND job_id = ? AND queue_id = ? AND farm_id = ?",
+        " FROM steps JOIN jobs USING (job) WHERE step_id = ? AND job_id = ? AND queue_id = ? AND farm_id = ?"
+        " AND jobs.lifecycle_status <> 'CREATE_IN_PROGRESS'",
         ids["stepId"], ids["jobId"], ids["queueId"], ids["farmId"],
     )  # fmt: skip
     return row or _missing("step", ids["stepId"])

@@ -124,6 +124,7 @@ def search_jobs(call: Call) -> dict[str, Any]:
 
 def _within_job(call: Call) -> tuple[str, tuple[Any, ...]]:
     where, args = _scope(call, "queueIds", "jobs.queue_id", lookup.queue)
+    where += " AND jobs.lifecycle_status <> 'CREATE_IN_PROGRESS'"
     if "jobId" in call.params:
         return f"{where} AND jobs.job_id = ?", (*args, call.params["jobId"])
     return where, args

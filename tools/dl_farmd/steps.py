@@ -67,7 +67,8 @@ def batch_get_step(call: Call) -> dict[str, Any]:
 @operation("ListSteps")
 def list_steps(call: Call) -> dict[str, Any]:
     job = lookup.job(call.db, call.params)
-    rows, token = pages.rows(call, SELECT, "steps.job = ?", (job["job"],), ("steps.position",))
+    made = "jobs.lifecycle_status <> 'CREATE_IN_PROGRESS'"  # no step shows before all are there
+    rows, token = pages.rows(call, SELECT, f"steps.job = ? AND {made}", (job["job"],), ("steps.position",))
     return {"steps": [summary(row, row["consumers"]) for row in rows], "nextToken": token}
 
 

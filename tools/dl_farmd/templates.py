@@ -8,6 +8,7 @@ Source: spec/service.md section 6; the Open Job Description specification 2023-0
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ import orjson
 
 EXTENSIONS = ("TASK_CHUNKING", "REDACTED_ENV_VARS", "FEATURE_BUNDLE_1", "EXPR", "WRAP_ACTIONS")
 SCHEMA_VERSION = "jobtemplate-2023-09"
-MAX_TASKS = 1_000_000  # a job; its rows are made in memory
+MAX_TASKS = 1_000_000  # a job
 TOO_MANY = f"The job has more than {MAX_TASKS:,} tasks, which is the most that one job can have."
 MAX_MESSAGE = 4096  # characters of a failure's reason
 
@@ -35,6 +36,9 @@ JOB_KINDS = {
     "LIST[LIST[INT]]": "intListList",
 }
 TASK_KINDS = {"INT": "int", "FLOAT": "float", "STRING": "string", "PATH": "path", "CHUNK[INT]": "chunkInt"}
+
+
+Task = tuple[str, int | None, int | None]
 
 
 class Refused(Exception):
@@ -62,9 +66,10 @@ class EnvironmentRow:
 
 @dataclass(slots=True)
 class StepRow:
-    """A step, its dependencies as positions of other steps, and its tasks.
+    """A step, its dependencies as positions of other steps, and its `count` tasks.
 
-    `tasks` holds for each task its parameters as JSON text, and for chunked steps its group and value.
+    `tasks` gives once, as they are needed, each task's parameters as JSON text, and for chunked steps its group and
+    value: a million of them would not be held in memory.
     `chunks` is {parameter, size, target_s, contiguous}.
     """
 
@@ -77,7 +82,8 @@ class StepRow:
     symbol_table: str | None = None
     dependencies: list[int] = field(default_factory=list)
     environments: list[EnvironmentRow] = field(default_factory=list)
-    tasks: list[tuple[str, int | None, int | None]] = field(default_factory=list)
+    count: int = 1
+    tasks: Iterator[Task] = field(default_factory=lambda: iter([("{}", None, None)]))
 
 
 @dataclass(slots=True)
@@ -245,7 +251,6 @@ def _add_tasks(row: StepRow, step: Any, total: int) -> int:
 
     space = step.parameterSpace
     if space is None:
-        row.tasks = [("{}", None, None)]
         return total + 1
     definitions = space.taskParameterDefinitions
     kinds = {name: TASK_KINDS[each.type.value] for name, each in definitions.items()}
@@ -265,31 +270,33 @@ def _add_tasks(row: StepRow, step: Any, total: int) -> int:
             "contiguous": chunks.rangeConstraint.value == "CONTIGUOUS",
         }
     sets = StepParameterSpaceIterator(space=space, chunks_task_count_override=1 if chunked else None)
-    total += len(sets)
-    if total > MAX_TASKS:
+    row.count = len(sets)
+    if total + row.count > MAX_TASKS:
         raise Refused(TOO_MANY)
-    if not len(sets):
+    if not row.count:
         raise Refused(f"Step '{row.name}' has no tasks: a range of its parameter space is empty.")
-    dumps = orjson.dumps
-    if chunked is None:
-        row.tasks = [
-            (dumps({name: {kinds[name]: value.value} for name, value in each.items()}).decode(), None, None)
-            for each in sets
-        ]
-        return total
+    row.tasks = _tasks(sets, kinds) if chunked is None else _chunked_tasks(sets, kinds, chunked)
+    return total + row.count
+
+
+def _tasks(sets: Any, kinds: dict[str, str]) -> Iterator[Task]:
+    for each in sets:
+        parameters = {name: {kinds[name]: value.value} for name, value in each.items()}
+        yield orjson.dumps(parameters).decode(), None, None
+
+
+def _chunked_tasks(sets: Any, kinds: dict[str, str], chunked: str) -> Iterator[Task]:
     groups: dict[bytes, int] = {}
     for each in sets:
         # A single value comes as the range "5-5" or "5": the task is that value.
         found = re.fullmatch(r"(-?\d+)(?:-\1)?", each[chunked].value)
         if found is None:
-            raise Refused(f"Step '{row.name}' has a chunk of one task that reads '{each[chunked].value}'.")
-        parameters = {name: {kinds[name]: found[1] if name == chunked else value.value} for name, value in each.items()}
-        others = dumps(
-            {name: value for name, value in parameters.items() if name != chunked}, option=orjson.OPT_SORT_KEYS
-        )
-        group = groups.setdefault(others, len(groups))
-        row.tasks.append((dumps(parameters).decode(), group, int(found[1])))
-    return total
+            raise Refused(f"There is a chunk of one task that reads '{each[chunked].value}'.")
+        parameters = {name: {kinds[name]: value.value} for name, value in each.items()}
+        parameters[chunked] = {"chunkInt": found[1]}
+        others = {name: value for name, value in parameters.items() if name != chunked}
+        group = groups.setdefault(orjson.dumps(others, option=orjson.OPT_SORT_KEYS), len(groups))
+        yield orjson.dumps(parameters).decode(), group, int(found[1])
 
 
 def _parameter(name: str, definition: Any) -> dict[str, Any]:
