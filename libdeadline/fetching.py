@@ -15,7 +15,7 @@ from .errors import Trouble, os_trouble
 from .placing import RESUMED_BYTES, Folder, Temporary, Tree, copy_names
 from .pool import FAR_S, Pool
 from .records import File
-from .s3 import S3, Changed, S3Error, Stopping, is_loopback
+from .s3 import S3, Changed, S3Error, Stopping, is_loopback, read_at
 from .store import Store
 
 TRIES = 3  # of a content that arrives wrong
@@ -364,7 +364,7 @@ def _read_into(descriptor: int, length: int, digest: Any) -> bool:
     offset = 0
     buffer = memoryview(bytearray(READ_BYTES))
     while offset < length:
-        got = os.preadv(descriptor, [buffer[: length - offset]], offset)
+        got = read_at(descriptor, buffer[: length - offset], offset)
         if not got:
             return False
         digest.update(buffer[:got])

@@ -38,6 +38,8 @@ SKEW_S = 240.0  # a clock that differs by more is corrected for; S3 refuses at 9
 
 _MSG_MORE = getattr(socket, "MSG_MORE", 0)
 _HAS_SENDFILE = hasattr(os, "sendfile") and bool(_MSG_MORE)
+_HAS_PREADV = hasattr(os, "preadv")
+_SEEKING = Lock()  # where the system can't read from an offset
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)")
 _KEY = re.compile(rb"<Key>([^<]*)</Key>")
 _SIZE = re.compile(rb"<Size>(\d+)</Size>")
@@ -242,7 +244,7 @@ class _Connection:
             self.socket.sendall(head)
         while left:
             try:
-                got = os.preadv(part.descriptor, [view[: min(left, BUFFER_BYTES)]], offset)
+                got = read_at(part.descriptor, view[: min(left, BUFFER_BYTES)], offset)
             except OSError as error:
                 raise _Local(error) from None
             if not got:
@@ -1075,6 +1077,25 @@ class S3:
     def _forget(self, used: Any) -> None:
         with self._lock:
             self._sockets.pop(used, None)
+
+
+def read_at(descriptor: int, view: memoryview, offset: int) -> int:
+    """Read from an offset of an open file into `view`: how many bytes, 0 at its end. Threads may share the file."""
+    if _HAS_PREADV:
+        return os.preadv(descriptor, [view], offset)
+    with _SEEKING:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        data = os.read(descriptor, len(view))
+    view[: len(data)] = data
+    return len(data)
+
+
+def read_first(descriptor: int, length: int) -> bytes:
+    """The first `length` bytes of an open file, or fewer where it is shorter."""
+    if _HAS_PREADV:
+        return os.pread(descriptor, length, 0)
+    data = bytearray(length)
+    return bytes(data[: read_at(descriptor, memoryview(data), 0)])
 
 
 def checksum(hash: str) -> str:

@@ -428,3 +428,17 @@ def test_addresses_of_aws_name_the_bucket_in_the_host() -> None:
     assert host("b", endpoint="http://[::1]:9000/base/") == ("[::1]:9000", "/base/b/k")
     with pytest.raises(Trouble):
         host("b", endpoint="ftp://x")
+
+
+def test_files_are_read_alike_where_the_system_reads_only_in_order(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from libdeadline import s3
+
+    with open(file, "rb") as opened:
+        for has in (True, False):
+            monkeypatch.setattr(s3, "_HAS_PREADV", has)
+            for offset in (0, 7, len(DATA) - 3, len(DATA)):
+                view = memoryview(bytearray(100))
+                got = s3.read_at(opened.fileno(), view, offset)
+                assert bytes(view[:got]) == DATA[offset : offset + 100]
+            assert s3.read_first(opened.fileno(), 50) == DATA[:50]
+            assert s3.read_first(opened.fileno(), len(DATA) + 9) == DATA

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from libdeadline import statuses
 from libdeadline.errors import Trouble
-from libdeadline.s3 import Changed, S3Error, Stopping, is_loopback
+from libdeadline.s3 import Changed, S3Error, Stopping, is_loopback, read_at, read_first
 from libdeadline.store import Presence, Store
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def send_open(store: Store, hash: str, descriptor: int, path: str, size: int, ab
     for _ in range(DAMAGED_TRIES):
         try:
             if size <= SMALL_BYTES:
-                data = os.pread(descriptor, size + 1, 0)
+                data = read_first(descriptor, size + 1)
                 if len(data) != size or xxh3_128_hexdigest(data) != hash:
                     raise changed(path)
                 stored = store.s3.put(key, data, hash=hash, if_absent=absent)
@@ -62,7 +62,7 @@ def hash_of(descriptor: int, size: int) -> str:
     from xxhash import xxh3_128
 
     digest, offset, buffer = xxh3_128(), 0, memoryview(bytearray(READ_BYTES))
-    while offset < size and (got := os.preadv(descriptor, [buffer[: size - offset]], offset)):
+    while offset < size and (got := read_at(descriptor, buffer[: size - offset], offset)):
         digest.update(buffer[:got])
         offset += got
     return digest.hexdigest()
@@ -353,7 +353,7 @@ class LargeFiles:
                 length = min(part_bytes, task.size - offset)
                 digest, position = xxh3_128(), offset
                 while position < offset + length:
-                    got = os.preadv(task.descriptor, [buffer[: offset + length - position]], position)
+                    got = read_at(task.descriptor, buffer[: offset + length - position], position)
                     if not got:
                         raise changed(task.path)
                     whole.update(buffer[:got])
