@@ -11,9 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+from dl_tools.dl_hash import cache as cache_module
 from dl_tools.dl_hash import content
 from dl_tools.dl_hash.cache import Cache
 from dl_tools.dl_hash.content import Hasher, Refused, Settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from xxhash import xxh3_128_hexdigest
 
 BIN = Path(__file__).resolve().parents[2] / "bin"
@@ -250,6 +253,17 @@ def test_more_readers_come_when_reads_sleep_and_go_when_they_do_not(
     assert one.readers == 1
 
 
+file_names = st.builds("/{}/{}".format, st.sampled_from("ab"), st.text("abé😀\uffff'%", min_size=1, max_size=3))
+known_files = st.tuples(
+    file_names,
+    st.integers(0, 2**40),
+    st.integers(-(2**62), 2**62),
+    st.integers(-(2**62), 2**62),
+    st.integers(0, 2**63 - 1),
+    st.sampled_from(["0" * 32, "f" * 32]),
+)
+
+
 def settle(*paths: Path) -> None:
     newest = max(max(path.stat().st_ctime, path.stat().st_mtime) for path in paths)
     time.sleep(max(0.0, newest + 2.05 - time.time()))
@@ -282,7 +296,10 @@ class TestCache:
         run(str(path))
         database = home / ".deadline" / "cache" / "dl_hash.sqlite"
         with sqlite3.connect(database) as connection:
-            assert connection.execute("UPDATE hashes SET hash = ?", [bytes(16)]).rowcount == 1
+            (stored,) = connection.execute("SELECT files FROM runs").fetchone()
+            damaged = json.loads(stored)
+            damaged["f"][-1] = "0" * 32
+            connection.execute("UPDATE runs SET files = ?", [json.dumps(damaged)])
         assert files(run(str(path)))[0]["hash"] == "0" * 32  # so it was indeed not read
         assert files(run("--rehash", str(path)))[0]["hash"] == xxh3_128_hexdigest(b"a" * 5000)
         assert files(run(str(path)))[0]["hash"] == xxh3_128_hexdigest(b"a" * 5000)
@@ -343,12 +360,45 @@ class TestCache:
         assert cached(run(*words)) == 0
         assert cached(run(*words)) == len(names)
 
-    def test_find_tells_what_was_kept(self, tmp_path: Path) -> None:
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        st.lists(st.lists(known_files, max_size=40), max_size=5), st.lists(file_names, max_size=40), st.integers(1, 9)
+    )
+    def test_find_tells_what_was_kept_last(
+        self, tmp_path: Path, batches: list[list[cache_module.Known]], asked: list[str], longest: int
+    ) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cache_module, "LONGEST_RUN", longest)
+            (tmp_path / "c").unlink(missing_ok=True)
+            wanted: dict[str, object] = {}
+            for rows in batches:
+                cache = Cache(str(tmp_path / "c"))
+                cache.keep(rows)
+                cache.close()
+                assert cache.broken is None
+                wanted.update({row[0]: row for row in rows})
+            cache = Cache(str(tmp_path / "c"))
+            assert cache.find(asked) == {path: wanted[path] for path in asked if path in wanted}
+            assert cache.find([*wanted]) == wanted
+            if wanted:
+                connection = sqlite3.connect(tmp_path / "c")
+                runs = connection.execute("SELECT folder, first, files FROM runs ORDER BY folder, first").fetchall()
+                stored = [f"{folder}/{name}" for folder, _, files in runs for name in sorted(json.loads(files))]
+                assert sorted(stored) == sorted(wanted)  # each once
+                assert stored == sorted(stored, key=lambda path: (path.rpartition("/")[0], path.rpartition("/")[2]))
+                assert all(len(json.loads(files)) <= longest for _, _, files in runs)
+                connection.close()
+            cache.close()
+
+    def test_a_huge_folder_is_asked_for_a_few_names(self, tmp_path: Path) -> None:
         cache = Cache(str(tmp_path / "c"))
-        rows = [(f"/d/{n}", n, -n, n, (1 << 63) - 1 - n, f"{n:032x}") for n in range(2000)]
-        cache.keep(rows)
+        rows = [(f"/d/{n:05}", n, -n, n, (1 << 63) - 1 - n, f"{n:032x}") for n in range(20_000)]
+        for start in range(0, len(rows), 3000):
+            cache.keep(rows[start : start + 3000])
         assert cache.broken is None
-        assert cache.find([row[0] for row in rows[:1500]] + ["/d/none", "/e/1"]) == {row[0]: row for row in rows[:1500]}
+        few = [rows[n] for n in (0, 511, 512, 9999, 19_999)]
+        assert cache.find([*(row[0] for row in few), "/d/none", "/e/1", "/d/"]) == {row[0]: row for row in few}
+        assert cache.find([row[0] for row in rows]) == {row[0]: row for row in rows}
         cache.close()
 
 

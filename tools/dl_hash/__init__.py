@@ -19,6 +19,8 @@ Options:
   --exclude=<glob>      Leave out files that match; may be repeated.
   --no-hidden           Leave out what begins with a dot, unless an --include
                         spells the dot.
+  --exact-globs         A glob that matches a folder is not about what is in it:
+                        <folder>/** is. Of excludes, too, --no-hidden holds.
   --links=<how>         files: a link counts as the file that it leads to, and
                         linked folders are not entered; follow: they are; skip:
                         links are left out; fail: a link is a failure
@@ -136,19 +138,13 @@ class Results:
         """Write what was hashed to the cache."""
         if not self.fresh or not self.cache_path:
             return
-        from time import time_ns
-
-        from .cache import Cache
-
-        now = time_ns()
-        rows = [known for known in self.fresh if Cache.is_worth(known, now)]
-        self.fresh = []
-        if not rows:
-            return
         if self.cache is None:
             # Only now: the processes that a connection must not be carried into have been forked.
+            from .cache import Cache
+
             self.cache = Cache(self.cache_path)
-        self.cache.keep(rows)
+        self.cache.keep(self.fresh)
+        self.fresh = []
         if self.cache.broken:
             self.run.debug(f"the hash cache can't be used: {self.cache.broken}")
             self.cache_path = None
@@ -205,14 +201,14 @@ def stage(args: Arguments, run: Run) -> Iterator[Record]:
 
 def _selection(args: Arguments, listed: bool) -> Any:
     if not (args["--include"] or args["--exclude"] or args["--no-hidden"]):
-        return None
+        return None  # then --exact-globs is about nothing
     if not listed and not args["<path>"]:
         raise Trouble(
             "--include, --exclude and --no-hidden choose among folders and lists, not records", statuses.USAGE
         )
     from libdeadline.walk import Selection
 
-    return Selection(args["--include"], args["--exclude"], hidden=not args["--no-hidden"])
+    return Selection(args["--include"], args["--exclude"], hidden=not args["--no-hidden"], exact=args["--exact-globs"])
 
 
 def _places(args: Arguments) -> dict[str, str]:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 QUICK_BYTES = 1 << 22  # read in a millisecond
 BLOCK_BYTES = 1 << 20
+SMALLEST_KEPT_BYTES = 1 << 12  # below this reading a file costs no more than asking the cache about it
+SETTLED_NS = 2_000_000_000  # a file touched this recently may change again within one tick of its file system's clock
 ATTEMPTS = 3  # at a file that changes while it is read
 READERS = 8  # threads of a process while reads wait for a disk or a server
 TRIAL_EVERY = 8  # jobs between two that find out whether reads still wait
@@ -155,6 +157,7 @@ class Hasher:
         fresh: list[Known] = []
         troubles: list[tuple[str, str, str]] = []
         size = cached = 0
+        keeps, settled = self.settings.cache is not None, time.time_ns() - SETTLED_NS
         for index, result in enumerate(results):
             if isinstance(result, Refused):
                 troubles.append((result.why, result.path, result.message))
@@ -162,7 +165,7 @@ class Hasher:
             size += result[1]
             if known and known.get(result[0]) is result:
                 cached += 1
-            else:
+            elif keeps and result[1] >= SMALLEST_KEPT_BYTES and result[2] < settled and result[3] < settled:
                 fresh.append(result)
             lines.append(line(index, result))
         seconds = time.perf_counter() - start
