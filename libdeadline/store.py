@@ -29,6 +29,7 @@ MOST_PAGES = 1000  # of a listing that is read whole: a million keys, 25 MB here
 LISTERS = 8  # ranges of the listing that are read at the same time
 TRUST_S = 30 * 86400.0  # how long an object that was seen is taken to be still there
 CHECKED_FIRST = 8  # hits of the check cache that are verified before any is trusted
+TIDIED = 0.02  # share of the runs that remove from the check cache what is not believed any more
 CACHE_BATCH = 500  # objects that one transaction remembers
 CACHE_LOADED = 100_000  # objects that are read into memory at once, some 15 MB
 
@@ -391,6 +392,8 @@ class CheckCache:
         with self._lock:
             if self._base is not None:
                 self._flush()
+                if os.urandom(1)[0] < 256 * TIDIED:
+                    self._run("DELETE FROM seen WHERE at < ?", (time() - TRUST_S,))
                 self._base.close()
                 self._base = None
 

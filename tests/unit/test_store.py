@@ -160,6 +160,21 @@ def test_what_was_seen_long_ago_is_not_believed(tmp_path: Path) -> None:
     assert CheckCache(path, "one").size_of(HASH) is None
 
 
+def test_what_is_not_believed_any_more_is_removed_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(tmp_path / "cache.sqlite")
+    cache = CheckCache(path, "one")
+    cache.add(HASH, 5)
+    cache.close()
+    base = sqlite3.connect(path)
+    base.execute("UPDATE seen SET at = at - 31 * 86400")
+    base.commit()
+    for share, left in ((0.0, 1), (1.0, 0)):
+        monkeypatch.setattr(store, "TIDIED", share)
+        CheckCache(path, "one").close()
+        assert base.execute("SELECT count(*) FROM seen").fetchone() == (left,)
+    base.close()
+
+
 def test_a_check_cache_that_cannot_be_written_only_forgets(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     cache = CheckCache(str(tmp_path / "file" / "cache.sqlite"), "one")
