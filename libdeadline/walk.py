@@ -129,17 +129,21 @@ class Selection:
 
     `*`, `?` and `[...]` match within one part; a part `**` matches any number of parts. What matches a
     folder takes all that is in it. A path is taken if an include matches it (or there is none) and no exclude
-    does. Unless `hidden`, wildcards don't match a dot at the beginning of a part.
+    does. Unless `hidden`, wildcards don't match a dot at the beginning of a part. If `exact`, globs are about
+    files alone, those of excludes as those of includes: what matches a folder takes nothing that is in it.
     Raises: Trouble (64) where a glob is absolute or climbs with `..`.
     """
 
-    def __init__(self, include: Iterable[str] = (), exclude: Iterable[str] = (), *, hidden: bool = True) -> None:
+    def __init__(
+        self, include: Iterable[str] = (), exclude: Iterable[str] = (), *, hidden: bool = True, exact: bool = False
+    ) -> None:
         include = list(include) or ["**"]
+        self._exact = exact
         self._include = [_parts(glob) for glob in include]
-        self._includes = re.compile("|".join(_regex(parts, hidden) for parts in self._include), re.S)
+        self._includes = re.compile("|".join(_regex(parts, hidden, exact) for parts in self._include), re.S)
         self._starts = [[part if part == "**" else re.compile(_part(part, hidden), re.S) for part in parts]
                         for parts in self._include]  # fmt: skip
-        excluded = [_regex(_parts(glob), True) for glob in exclude]
+        excluded = [_regex(_parts(glob), hidden or not exact, exact) for glob in exclude]
         self._excludes = re.compile("|".join(excluded), re.S) if excluded else None
 
     def takes(self, path: str) -> bool:
@@ -150,7 +154,7 @@ class Selection:
 
     def enters(self, folder: str) -> bool:
         """Whether anything in `folder` could be taken."""
-        if self._excludes and self._excludes.fullmatch(folder):
+        if self._excludes and not self._exact and self._excludes.fullmatch(folder):
             return False
         parts = folder.split("/")
         return any(_may_begin(parts, start) for start in self._starts)
@@ -174,7 +178,7 @@ def _parts(glob: str) -> list[str]:
     return parts
 
 
-def _regex(parts: list[str], hidden: bool) -> str:
+def _regex(parts: list[str], hidden: bool, exact: bool) -> str:
     any_part = "[^/]+" if hidden else r"(?!\.)[^/]+"
     text = ""
     for index, part in enumerate(parts):
@@ -182,7 +186,7 @@ def _regex(parts: list[str], hidden: bool) -> str:
         if part == "**":
             text += f"{any_part}(?:/{any_part})*" if last else f"(?:{any_part}/)*"
         else:
-            text += _part(part, hidden) + (f"(?:/{any_part})*" if last else "/")
+            text += _part(part, hidden) + ("/" if not last else "" if exact else f"(?:/{any_part})*")
     return f"(?:{text})"
 
 

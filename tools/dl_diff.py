@@ -15,6 +15,8 @@ Options:
   --exclude=<glob>   Do not compare files that match; may be repeated.
   --no-hidden        Do not compare what begins with a dot, unless an --include
                      spells the dot.
+  --exact-globs      A glob that matches a folder is not about what is in it:
+                     <folder>/** is. Of excludes, too, --no-hidden holds.
   --links=<how>      In a folder, as for dl-hash: files, follow, skip or fail
                      [default: files].
   --open-ended       Take input records without an end record as whole.
@@ -105,7 +107,9 @@ def stage(args: Arguments, run: Run) -> Iterator[Record]:
     assert links is not None
     selection = None
     if args["--include"] or args["--exclude"] or args["--no-hidden"]:
-        selection = Selection(args["--include"], args["--exclude"], hidden=not args["--no-hidden"])
+        selection = Selection(
+            args["--include"], args["--exclude"], hidden=not args["--no-hidden"], exact=args["--exact-globs"]
+        )
     other, root = args["<other>"], None
     if other is None:
         files = in_stream(run.input(File, open_ended=args["--open-ended"]))

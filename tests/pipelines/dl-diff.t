@@ -20,6 +20,19 @@ A microsecond is no difference, and what globs leave out is not deleted.
   $ dl-diff --include 'sub/**' was in | grep -o '"path":"[^"]*"'
   "path":"sub/b"
 
+A glob takes a folder with all that is in it, unless it is to be exact.
+
+  $ dl-diff --exclude s* was in | grep -c '"path":"sub'
+  0
+  [1]
+  $ dl-diff --exact-globs --exclude s* was in | grep -c '"path":"sub'
+  1
+  $ dl-diff --exact-globs --include s* was in | grep -c '"path":'
+  0
+  [1]
+  $ dl-diff --exact-globs --include 'sub/*' was in | grep -o '"path":"[^"]*"'
+  "path":"sub/b"
+
 By content, times don't matter, and a change that keeps size and time is found.
 
   $ printf THREE >in/c; touch -d @100 in/c; dl-diff --include c was in | tail -n 1

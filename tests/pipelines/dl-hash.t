@@ -33,6 +33,8 @@ Globs choose, from the root.
   "path":"sub/B.txt"
   $ dl-hash --include '*.txt' in | grep -o '"path":"[^"]*"'
   "path":"a.txt"
+  $ dl-hash --exact-globs --exclude '*' in | grep -o '"path":"[^"]*"'
+  "path":"sub/B.txt"
   $ dl-hash --include '../*' in
   {"type":"end","tool":"dl-hash","ok":false,"records":0,"status":64}
   [64]

@@ -185,3 +185,18 @@ def test_folders_where_nothing_can_match_are_not_entered(tmp_path: Path) -> None
     chosen = Selection(["keep/**", "other"], ["other"])
     assert chosen.enters("keep") and not chosen.enters("cache") and not chosen.enters("other")
     assert found(tmp_path, selection=chosen) == ["keep/a"]
+
+
+@pytest.mark.parametrize("include", [[], ["*"], ["**/*"], ["sub"], ["sub/*"], ["s*/**"], ["**/a"], [".h/*"], ["**/.x"]])
+@pytest.mark.parametrize("exclude", [[], ["*"], ["**"], ["sub"], ["sub/*"], ["**/a"], [".*"]])
+def test_exact_globs_choose_as_a_shell_does(tmp_path: Path, include: list[str], exclude: list[str]) -> None:
+    from glob import glob
+
+    tree(tmp_path, "a", "b", ".x", "sub/a", "sub/.x", "sub/deep/a", "sub/deep/c", ".h/a", ".h/.x", "s/a")
+
+    def matched(patterns: list[str]) -> set[str]:
+        names = {name for each in patterns for name in glob(each, root_dir=tmp_path, recursive=True)}
+        return {name for name in names if (tmp_path / name).is_file()}
+
+    selection = Selection(include, exclude, hidden=False, exact=True)
+    assert set(found(tmp_path, selection=selection)) == matched(include or ["**/*"]) - matched(exclude)
