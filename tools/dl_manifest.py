@@ -2,14 +2,16 @@
 
 Usage:
   dl-manifest [options]
-  dl-manifest cat [options] [--] <manifest>...
+  dl-manifest cat [options] [--among=<dir>]... [--] <manifest>...
+  dl-manifest stat [options] [--among=<dir>]... [--] <manifest>...
   dl-manifest merge [options] [--] <manifest>...
   dl-manifest subtract [options] [--] <manifest> <other>...
 
 Without a command, hashed file records are read from standard input and every record is passed on; once the
 stream is whole, one manifest for each root is written, and a manifest record emitted for each. cat gives the
-file records of manifests one after another; merge gives each path once, as the last manifest that has it says;
-subtract gives the files of the first manifest that the others lack or have with other content.
+file records of manifests one after another; stat gives a manifest record for each; merge gives each path once,
+as the last manifest that has it says; subtract gives the files of the first manifest that the others lack or
+have with other content.
 
 Options:
   --to=<dir>        Folder for the manifests, named <name>-<hash of root>-<time>.manifest.
@@ -18,6 +20,10 @@ Options:
                     parts.
   --root=<dir>      Root of files whose records name none, by default the current
                     folder, and of those that cat, merge and subtract give.
+  --among=<dir>     The root of a manifest is that of these folders whose hash, as
+                    spelled here, its file name holds; may be repeated.
+  --path-mapping-rules=<file>  The same, of the sources of path mapping rules.
+  --manifests       With cat, a manifest record too, behind the files of each.
   --root-as=<text>  Spelling of the root that goes into the name of the manifest.
   --open-ended      Take input without an end record as whole.
 """
@@ -36,7 +42,9 @@ from libdeadline.records import File, Manifest, Record, Root
 CACHE = "~/.deadline/cache/manifests"
 
 
-def passing(rows: Iterator[Record], builders: dict[str, manifest.Builder], facts: dict[str, Root], here: str) -> Any:
+def passing(
+    rows: Iterator[Record], builders: dict[str, manifest.Builder], facts: dict[str, Root | Manifest], here: str
+) -> Any:
     """Yield `rows` as they come, and collect the entries of each root.
 
     Raises: Trouble (65) at a file record without hash, size or mtime, or with a path that no manifest may have.
@@ -65,6 +73,8 @@ def passing(rows: Iterator[Record], builders: dict[str, manifest.Builder], facts
                 ) from None
         elif isinstance(row, Root):
             facts[row.root] = row
+        elif isinstance(row, Manifest) and row.root is not None:
+            facts.setdefault(row.root, row)
         yield row
 
 
@@ -122,8 +132,8 @@ def writing(args: Arguments, run: Run) -> Iterator[Record]:
     """The stage without a command."""
     here = paths.absolute(args["--root"] or ".")
     builders: dict[str, manifest.Builder] = {}
-    facts: dict[str, Root] = {}
-    yield from passing(run.input(File, Root, open_ended=args["--open-ended"]), builders, facts, here)
+    facts: dict[str, Root | Manifest] = {}
+    yield from passing(run.input(File, Root, Manifest, open_ended=args["--open-ended"]), builders, facts, here)
     local = any(args[option] is not None for option in ("--to", "--name", "--root-as"))
     if args["--root-as"] is not None and len(builders) > 1:
         raise Trouble("--root-as goes with one root, but the stream has several", statuses.USAGE)
@@ -142,7 +152,7 @@ def writing(args: Arguments, run: Run) -> Iterator[Record]:
         run.count(manifests=1, files=summary.file_count, bytes=summary.total_size)
         yield Manifest.of(
             root=root,
-            root_path_format=fact.root_path_format if fact else paths.path_format(),
+            root_path_format=(fact.root_path_format if fact else None) or paths.path_format(),
             file_system_location_name=fact.file_system_location_name if fact else None,
             path=path,
             hash=summary.hash,
@@ -154,17 +164,14 @@ def writing(args: Arguments, run: Run) -> Iterator[Record]:
 
 
 def reading(args: Arguments, run: Run) -> Iterator[Record]:
-    """The stages cat, merge and subtract."""
+    """The stages cat, stat, merge and subtract."""
     root = paths.absolute(args["--root"]) if args["--root"] is not None else None
     names = args["<manifest>"]
+    if args["cat"] or args["stat"]:
+        yield from telling(args, root, run)
+        return
     if root is not None:
         yield Root.of(root=root, root_path_format=paths.path_format())
-    if args["cat"]:
-        for name in names:
-            with _open(name) as file:
-                for entry in manifest.check(manifest.read(file, name)):
-                    yield _record(entry, root)
-        return
     if args["merge"]:
         builder = manifest.Builder()
         for name in names:
@@ -181,6 +188,76 @@ def reading(args: Arguments, run: Run) -> Iterator[Record]:
         entries = _remaining(names[0], taken)
     for entry in manifest.check(entries):
         yield _record(entry, root)
+
+
+def telling(args: Arguments, root: str | None, run: Run) -> Iterator[Record]:
+    """The stages cat and stat."""
+    known = _roots(args)
+    if known and root is not None:
+        raise Trouble("give --root, or where to find the roots of manifests, not both", statuses.USAGE)
+    told: set[str] = set()
+    for name in args["<manifest>"]:
+        of, kind = _root_of(name, known) if known else (root, paths.path_format())
+        if of is not None and of not in told:
+            told.add(of)
+            yield Root.of(root=of, root_path_format=kind)
+        with _open(name) as file:
+            total_size = file_count = 0
+            for entry in manifest.check(manifest.read(file, name)):
+                total_size += entry.size
+                file_count += 1
+                if args["cat"]:
+                    yield _record(entry, of)
+            if args["cat"] and not args["--manifests"]:
+                continue
+            hash_, size = _hash_of(file)
+        run.count(manifests=1, files=file_count, bytes=total_size)
+        yield Manifest.of(
+            root=of,
+            root_path_format=kind if of is not None else None,
+            path=paths.absolute(name),
+            hash=hash_,
+            hash_alg=manifest.HASH_ALG,
+            size=size,
+            total_size=total_size,
+            file_count=file_count,
+        )
+
+
+def _roots(args: Arguments) -> list[tuple[str, str, str]]:
+    """The roots that manifests may be of: the spelling that is hashed, the root, and what kind of path it is."""
+    known = []
+    for spelling in args["--among"]:
+        absolute = paths.absolute(spelling)
+        known += [(each, absolute, paths.path_format()) for each in dict.fromkeys((spelling, absolute))]
+    if args["--path-mapping-rules"]:
+        from libdeadline import path_mapping
+
+        for rule in path_mapping.read(args["--path-mapping-rules"]):
+            known.append((rule.source_path, rule.source_path, rule.source_path_format))
+        if not known:
+            raise Trouble(f"'{args['--path-mapping-rules']}' holds no rule", statuses.DATA)
+    return known
+
+
+def _root_of(name: str, known: list[tuple[str, str, str]]) -> tuple[str, str]:
+    base = os.path.basename(name)
+    for spelling, root, kind in known:
+        if paths.root_hash(spelling) in base:
+            return root, kind
+    spellings = ", ".join(f"'{spelling}'" for spelling, _, _ in known)
+    raise Trouble(f"whose files are those of '{name}'? its name holds the hash of none of {spellings}", statuses.USAGE)
+
+
+def _hash_of(file: IO[bytes]) -> tuple[str, int]:
+    from xxhash import xxh3_128
+
+    digest, size = xxh3_128(), 0
+    file.seek(0)
+    while block := file.read(1 << 20):
+        digest.update(block)
+        size += len(block)
+    return digest.hexdigest(), size
 
 
 def _remaining(name: str, taken: dict[str, set[tuple[str, int]]]) -> Iterator[manifest.Entry]:
@@ -201,7 +278,11 @@ def _record(entry: manifest.Entry, root: str | None) -> Record:
 
 
 def stage(args: Arguments, run: Run) -> Iterator[Record]:
-    if args["cat"] or args["merge"] or args["subtract"]:
+    if (args["--among"] or args["--path-mapping-rules"]) and not (args["cat"] or args["stat"]):
+        raise Trouble("--among and --path-mapping-rules go with cat and stat", statuses.USAGE)
+    if args["--manifests"] and not args["cat"]:
+        raise Trouble("--manifests goes with cat", statuses.USAGE)
+    if args["cat"] or args["stat"] or args["merge"] or args["subtract"]:
         return (yield from reading(args, run))
     return (yield from writing(args, run))
 

@@ -77,6 +77,26 @@ Names of every kind keep the format's order and escapes.
   "path":"\ud83d\ude00.txt"
   "path":"\uff21.txt"
 
+A manifest file is told of without its files, or behind them; its root by the hash in its name.
+
+  $ dl-manifest stat work.manifest | head -n 1
+  {"type":"manifest","path":"*/work.manifest","hash":"de4392d36cd5fc1bd33ec174d7e9bb9e","hash_alg":"xxh128","size":361,"total_size":7,"file_count":3} (glob)
+  $ cp work.manifest w-731442b4ddb4a5b53a932cb24fb47f14.manifest
+  $ dl-manifest cat --among /elsewhere --among /proj --manifests w-*.manifest | grep -o '"type":"[^"]*"\|"root":"[^"]*"' | paste - -
+  "type":"root"	"root":"/proj"
+  "type":"file"	"root":"/proj"
+  "type":"file"	"root":"/proj"
+  "type":"file"	"root":"/proj"
+  "type":"manifest"	"root":"/proj"
+  "type":"end"\t (re)
+  $ echo '[{"source_path_format":"windows","source_path":"/proj","destination_path":"/here"}]' >rules
+  $ dl-manifest stat --path-mapping-rules rules w-*.manifest | grep -o '"root":"[^"]*","root_path_format":"[^"]*"'
+  "root":"/proj","root_path_format":"windows"
+  "root":"/proj","root_path_format":"windows"
+  $ dl-manifest stat --among /elsewhere w-*.manifest 2>&1 >/dev/null
+  dl-manifest: whose files are those of 'w-731442b4ddb4a5b53a932cb24fb47f14.manifest'? its name holds the hash of none of '/elsewhere'
+  [64]
+
 What is no manifest, or a hostile one, is refused.
 
   $ echo '{"manifestVersion":"2025-12-04-beta"}' >beta; dl-manifest cat beta 2>&1 >/dev/null
