@@ -37,6 +37,20 @@ What is here already is left alone. What differs is a conflict.
   [1,2]
   hello
 
+What a manifest holds is listed as it stands there; a manifest file of an unknown root goes to a folder of its own.
+
+  $ dl-download --list --manifest "$manifest" --map "$PWD/in=$PWD/mapped" --below . | jq -r 'select(.type == "file") | "\(.root) \(.path) \(.local_path)"' | sed "s|$PWD/||"
+  manifests a.txt null (glob)
+  manifests empty null (glob)
+  manifests sub/b null (glob)
+  $ file=$(jq -r 'select(.type == "manifest").path' stored) && cp "$file" named.manifest
+  $ dl-download --manifest named.manifest --below owns | tail -n 1 | jq -c '[.ok, .new]' && diff -r in owns/named.manifest
+  [true,3]
+  $ mkdir twin && cp "$file" twin/named.manifest
+  $ dl-download --manifest named.manifest --manifest twin/named.manifest --below owns 2>&1 >/dev/null | cut -d: -f1-2
+  dl-download: the files of two manifests named 'named.manifest' would go to '*/owns/named.manifest' (glob)
+  $ rm -r named.manifest owns twin
+
 Globs choose; --dry-run only tells.
 
   $ dl-download --manifest "$manifest" --to few --include 'sub/' --include '*.txt' --exclude 'a*' --dry-run | jq -r 'select(.type == "file").path'

@@ -5,12 +5,17 @@ Usage:
 
 Options:
   --input                   The jobs' input files; without it, their output.
+  --assets=<kind>           input, output or all, the inputs first. With a step,
+                            inputs are those of the job and the output of the
+                            steps that it depends on [default: output].
   --step-id=<id>            Only output of this step.
   --task-id=<id>            Only output of this task; needs the step as well.
   --manifest=<m>            The files of a manifest, by its place below
                             Manifests/ in the store or as a local file; may
                             be repeated, and later ones win.
   --to=<dir>                Put the files here; for files of one root.
+  --below=<dir>             Put the files of a manifest whose root no rule
+                            tells into a folder of its name below <dir>.
   --map=<s=d>               Put what lies at or below the folder <s> of the
                             job below the folder <d>; may be repeated.
   --path-mapping-rules=<file>  The same, as path mapping rules in a file.
@@ -31,6 +36,8 @@ Options:
   --s3-root-uri=<uri>       Use the store s3://bucket/prefix, with the
                             profile's own credentials; no service is asked.
   --dry-run                 Tell which files there are, and fetch none.
+  --list                    Tell which files there are, under the roots that they
+                            have in the job, and fetch none.
   --fsync                   Write each file through to the disk before it
                             gets its name.
   --jobs=<n>                Most connections at a time; by default as many as
@@ -121,6 +128,10 @@ class Download:
             self.rules += path_mapping.read(args["--path-mapping-rules"])
         if args["--task-id"] and not args["--step-id"]:
             raise Trouble("--task-id needs --step-id as well", statuses.USAGE)
+        self.assets = args.choice("--assets", ("input", "output", "all"))
+        if args["--input"]:
+            self.assets = "input"
+        self.dry = args["--dry-run"] or args["--list"]
         if args["--input"] and args["--step-id"]:
             raise Trouble("--input and --step-id exclude each other: inputs belong to the job", statuses.USAGE)
         self.farm_id = self.queue_id = ""
@@ -167,28 +178,36 @@ class Download:
             job = self.client.call("GetJob", ids)
             if tell:
                 yield record_of(job, self.farm_id, self.queue_id)
-        elif self.args["--input"]:
-            raise Trouble("--input asks the service for the job's manifests: leave --s3-root-uri out", statuses.USAGE)
+        elif self.assets != "output":
+            raise Trouble(
+                "for inputs the service is asked for the job's manifests: leave --s3-root-uri out", statuses.USAGE
+            )
         elif not (self.farm_id and self.queue_id):
             raise Trouble("--s3-root-uri needs --farm-id and --queue-id as well", statuses.USAGE)
         formats = {
             each["rootPath"]: each["rootPathFormat"].lower()
             for each in (job.get("attachments") or {}).get("manifests") or ()
         }
-        if self.args["--input"]:
-            found = sources.inputs(job)
-        else:
-            found = sources.outputs(store, ids, self.args["--step-id"], self.args["--task-id"], self.client)
+        found: list[Source] = []
+        step_id = self.args["--step-id"]
+        if self.assets != "output":
+            assert self.client is not None
+            found += sources.inputs(job)
+            if step_id:
+                for each in self.client.items("ListStepDependencies", {**ids, "stepId": step_id}):
+                    found += sources.outputs(store, ids, each["stepId"], None, self.client)
+        if self.assets != "input":
+            found += sources.outputs(store, ids, step_id, self.args["--task-id"], self.client)
         if not found:
-            what = "input" if self.args["--input"] else "output"
-            self.run.info(f"there are no {what} files of '{job_id}'")
+            what = "" if self.assets == "all" else f"{self.assets} "
+            self.run.info(f"there are no {what}files of '{job_id}'")
         profiled = self._profile_rules(job)
         yield from self._fetched(sources.load(store, found), formats, profiled)
 
     def _manifests(self, found: list[Source]) -> Iterator[Record]:
         from . import sources
 
-        local_only = self.args["--dry-run"] and all(source.file for source in found)
+        local_only = self.dry and all(source.file for source in found)
         store = None if local_only else self._open(None, None)
         yield from self._fetched(sources.load(store, found), {}, None)
 
@@ -264,7 +283,7 @@ class Download:
         """The rules from the job's storage profile to this host's; None where profiles don't matter."""
         from libdeadline.path_mapping import rules_between
 
-        if self.args["--ignore-storage-profiles"] or self.client is None:
+        if self.args["--ignore-storage-profiles"] or self.args["--list"] or self.client is None:
             return None
         ours, theirs = self.settings.get("settings.storage_profile_id"), job.get("storageProfileId")
         if not ours or not theirs:
@@ -285,6 +304,8 @@ class Download:
         from libdeadline.path_mapping import PathMapping
         from libdeadline.paths import absolute, flavour_of, is_within, path_format, relative
 
+        if self.args["--list"]:
+            return [Place("", root)]
         if self.args["--to"]:
             return [Place("", os.path.abspath(self.args["--to"]))]
         rules = [rule for rule in (*self.rules, *(profiled or ())) if rule.source_path_format == kind]
@@ -318,16 +339,21 @@ class Download:
         from .sources import Files
 
         roots: dict[str, list[Loaded]] = {}
+        own: set[str] = set()
         for each in loaded:
             source = each.source
             root = source.root
+            if root is None and self.args["--below"] is not None:
+                root = self._own_folder(source, own)
             if root is None and not self.args["--to"]:
                 name = source.manifest_path or source.file
                 raise Trouble(
-                    f"whose files are those of '{name}'? give --to, or path mapping rules with its root", statuses.USAGE
+                    f"whose files are those of '{name}'? give --to, --below, or path mapping rules with its root",
+                    statuses.USAGE,
                 )
             kind = source.root_path_format or formats.get(root or "") or _format_of(root or "")
-            roots.setdefault(root or "", []).append(each._replace(source=source._replace(root_path_format=kind)))
+            source = source._replace(root=root, root_path_format=kind)
+            roots.setdefault(root or "", []).append(each._replace(source=source))
             yield Manifest.of(
                 root=root,
                 root_path_format=kind,
@@ -360,7 +386,7 @@ class Download:
         if left_out:
             self.run.warn(f"{left_out} files lie outside of the locations that both storage profiles have: left out")
             self.run.count(left_out=left_out)
-        if not self.args["--dry-run"] and _too_large(needed):
+        if not self.dry and _too_large(needed):
             # Much of it may be here already.
             needed = dict.fromkeys(needed, 0)
             for batch in batches:
@@ -371,6 +397,19 @@ class Download:
                 raise trouble
         for batch in batches:
             yield from self._transferred(batch)
+
+    def _own_folder(self, source: Source, taken: set[str]) -> str:
+        """The folder of a manifest's name that its files go to."""
+        name = os.path.basename(source.manifest_path or source.file or "")
+        folder = os.path.join(os.path.abspath(self.args["--below"]), name)
+        if folder in taken:
+            raise Trouble(
+                f"the files of two manifests named '{name}' would go to '{folder}': fetch them one after the other, or "
+                f"give --to",
+                statuses.USAGE,
+            )
+        taken.add(folder)
+        return folder
 
     def _chosen(self, batch: Batch) -> Iterator[tuple[Entry, Place | None, str]]:
         """The files that are wanted: manifest entry, place, and path below the place's folder."""
@@ -400,11 +439,12 @@ class Download:
         from libdeadline.fetching import Fetcher, Item
         from libdeadline.placing import Tree
 
-        if self.args["--dry-run"]:
+        if self.dry:
             for entry, place, local in self._chosen(batch):
                 if place is not None:
                     row = _row_of(entry, batch.root or place.folder)
-                    row["local_path"] = os.path.join(place.folder, local)
+                    if not self.args["--list"]:
+                        row["local_path"] = os.path.join(place.folder, local)
                     yield row
             return
         assert self.store is not None
