@@ -21,12 +21,14 @@ from . import grammar
 
 # What each group is for. Its module is imported only when it is asked for.
 GROUPS = {
+    "attachment": "Upload and download the files of manifests.",
     "auth": "Sign in and out, and see who you are.",
     "bundle": "Submit job bundles.",
     "config": "See and change the settings of this workstation.",
     "farm": "Look at farms.",
     "fleet": "Look at fleets.",
     "job": "Look at jobs, wait for them, cancel them; get their logs and their output.",
+    "manifest": "Make manifests of folders, compare them, upload and download them.",
     "queue": "Look at queues, and take their roles.",
     "worker": "Look at workers.",
 }

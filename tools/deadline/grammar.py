@@ -71,7 +71,9 @@ def taken(words: list[str], options: dict[str, Option], values: Arguments, *, al
             if all_words:
                 continue
             return rest + words[index:]
-        name, equals, value = word.partition("=") if word.startswith("--") else (word[:2], word[2:], word[2:])
+        name, equals, value = word.partition("=")
+        if not word.startswith("--") and (name not in options or len(name) == 2):
+            name, equals, value = word[:2], word[2:], word[2:]
         option = options.get(name)
         if option is None:
             raise Trouble(f"unknown option '{name}' (see --help)", statuses.USAGE)

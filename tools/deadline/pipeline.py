@@ -48,17 +48,25 @@ class Shell:
         command = program(stage[0])
         os.execv(command[0], [*command, *stage[1:]])
 
-    def run(self, *stages: Stage, asks: bool = False, draws: bool = True, listener: Listener | None = None) -> int:
+    def run(
+        self,
+        *stages: Stage,
+        asks: bool = False,
+        draws: bool = True,
+        listener: Listener | None = None,
+        answering: str = "",
+    ) -> int:
         """Run stages, the last of which writes to our standard output, and return the status of the whole.
 
         `asks`: stages may read a person's answers from descriptor 3, which is our standard input.
         `draws`: progress is shown on a terminal; false where the last stage tells of it.
         `listener` hears of progress and errors as well.
+        `answering`: a tool whose answer, such as that something differs, is no failure of the whole.
         """
         listed = [self._with_common(stage) for stage in stages]
         if self._told(listed, asks=asks):
             return statuses.OK
-        return Running(self, listed, asks=asks, draws=draws, listener=listener).wait()
+        return Running(self, listed, asks=asks, draws=draws, listener=listener).wait(answering)
 
     def quiet(self, *stages: Stage) -> int:
         """Run stages whose output is not wanted, and return the status."""
@@ -200,11 +208,11 @@ class Running:
             self._kill()
             raise
 
-    def wait(self) -> int:
+    def wait(self, answering: str = "") -> int:
         """Wait for all stages, and return the status of the whole.
 
         The status is that of the first stage that failed, 128+n if a signal ended it. A stage that SIGPIPE ended
-        is no cause: the one that it wrote to was gone before.
+        is no cause: the one that it wrote to was gone before. Nor is one of the tool `answering` that but answered.
         """
         try:
             self._narrate()
@@ -216,6 +224,9 @@ class Running:
             self._kill()
             self.narrator.finish()
         found = [statuses.SIGNAL - status if status < 0 else status for status in ended]
+        for index, name in enumerate(self.names):
+            if name == answering and found[index] < statuses.USAGE:
+                found[index] = statuses.OK
         causes = [index for index, status in enumerate(found) if status not in (0, SIGPIPE_STATUS)]
         self.narrator.explain(causes, found)
         if causes:

@@ -11,6 +11,8 @@ Options:
   --term=<text>              Of view job-matches: what was searched for.
   --run-status=<states>      Of view requeue: what dl-requeue was told.
   --timeout=<time>           Of view wait: what dl-wait was told.
+  --root=<dir>               Of views snapshot and manifest-diff: the root as it
+                             was typed.
   --timestamp-format=<form>  Of view logs: utc, local or relative to the
                              session's start [default: utc].
 
@@ -19,7 +21,9 @@ job-matches and parameters (resource records of dl-ls), wait (job and task
 records of dl-wait --changes), logs (log records of dl-logs), requeue (what
 dl-requeue writes), submission (what dl-submit writes), download-output,
 download-input and download-summary (what dl-download writes), sync-output
-(what dl-sync writes). The output is that of the reference client's commands.
+(what dl-sync writes), snapshot and manifest-download (what dl-manifest writes),
+manifest-diff (what dl-diff writes), manifest-upload and attachment-upload (what
+dl-upload writes), attachment-download (what dl-download writes). The output is that of the reference client's commands.
 View wait has the statuses of dl-wait.
 """
 
@@ -48,6 +52,12 @@ VIEWS = {
     "download-input": ("files", "download_input_view"),
     "download-summary": ("files", "download_summary_view"),
     "sync-output": ("files", "sync_output_view"),
+    "snapshot": ("manifests", "snapshot_view"),
+    "manifest-diff": ("manifests", "manifest_diff_view"),
+    "manifest-upload": ("manifests", "manifest_upload_view"),
+    "manifest-download": ("manifests", "manifest_download_view"),
+    "attachment-upload": ("manifests", "attachment_upload_view"),
+    "attachment-download": ("manifests", "attachment_download_view"),
 }
 
 
