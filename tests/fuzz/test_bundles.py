@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dl_tools import dl_bundle
 from dl_tools.dl_bundle import documents, parameters
+from dl_tools.dl_bundle.values import resolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -58,7 +58,7 @@ def test_parameters_of_any_shape(tmp_path: Path, found: Any, stored: Any) -> Non
         defined = parameters.definitions(found, "template")
         given_values = parameters.from_file({"parameterValues": stored}, "file")
         parameters.job_fields(given_values, "file")
-        result = dl_bundle.resolve(str(tmp_path), parameters.merged(defined, [("Queue", defined)]), given_values, {})
+        result = resolve(str(tmp_path), parameters.merged(defined, [("Queue", defined)]), given_values, {})
         json.dumps(result.sent)
         assert all(isinstance(path, str) for paths in result.lists.values() for path in paths)
 

@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from dl_tools import dl_bundle
-from dl_tools.dl_bundle import documents, parameters
+from dl_tools.dl_bundle import documents, parameters, values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -189,8 +188,8 @@ def test_queue_and_template_must_agree() -> None:
         parameters.merged({}, [("Conda", named(type="INT")), ("Other", named(type="FLOAT"))])
 
 
-def resolve(tmp_path: Path, definitions: list[object], stored: object = None, given: object = None) -> dl_bundle.Values:
-    return dl_bundle.resolve(str(tmp_path), parameters.definitions(definitions, "here"), stored or {}, given or {})
+def resolve(tmp_path: Path, definitions: list[object], stored: object = None, given: object = None) -> values.Values:
+    return values.resolve(str(tmp_path), parameters.definitions(definitions, "here"), stored or {}, given or {})
 
 
 FLOWS = [

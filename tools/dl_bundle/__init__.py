@@ -39,7 +39,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from libdeadline import command, paths, statuses
 from libdeadline.command import Arguments, Run
@@ -48,183 +48,14 @@ from libdeadline.records import Bundle, Record
 
 from . import documents, parameters
 from .checking import Check
-from .parameters import Definition
+from .service import Inquiry, Service
+from .values import resolve
 
 MOST_UNKNOWN = 100  # unknown paths that a record names
 MOST_SHOWN = 5  # in a message
 FEW_FILES = 200  # and few bytes: these may go ahead while the template is still being checked
 FEW_BYTES = 32 << 20
 LARGEST = 2147483647
-
-
-class Service(NamedTuple):
-    """What the service knows about where the job is to go."""
-
-    farm_id: str | None = None
-    queue_id: str | None = None
-    queue: dict[str, Any] = {}
-    environments: list[tuple[str, dict[str, Definition]]] = []
-    storage_profile: dict[str, Any] | None = None
-
-
-class Inquiry:
-    """Asks the service, while other work goes on."""
-
-    def __init__(self, args: Arguments) -> None:
-        from threading import Thread
-
-        self._args = args
-        self._answer: Service | None = None
-        self._error: BaseException | None = None
-        self._thread = Thread(target=self._ask, daemon=True)
-        self._thread.start()
-
-    def answer(self) -> Service:
-        """What came of it.
-
-        Raises: what asking raised.
-        """
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        assert self._answer is not None
-        return self._answer
-
-    def _ask(self) -> None:
-        try:
-            self._answer = inquire(self._args)
-        except BaseException as error:  # for the main thread to raise
-            self._error = error
-
-
-def inquire(args: Arguments) -> Service:
-    """Get the queue, its environments and the storage profile, side by side."""
-    from libdeadline.targets import target
-
-    where = target(args)
-    client = where.session.client("deadline")
-    place = {"farmId": where.farm_id, "queueId": where.queue_id}
-    profile_id = where.config.get("settings.storage_profile_id")
-
-    def environment(row: dict[str, Any]) -> tuple[int, str, dict[str, Definition]]:
-        found = client.call("GetQueueEnvironment", {**place, "queueEnvironmentId": row["queueEnvironmentId"]})
-        name = str(found.get("name", row["queueEnvironmentId"]))
-        kind = str(found.get("templateType", "YAML"))
-        try:
-            template = documents.parse(found["template"], kind)
-        except ValueError as error:
-            raise Trouble(f"the template of queue environment '{name}' is not {kind}: {error}", statuses.DATA) from None
-        defined = template.get("parameterDefinitions") if isinstance(template, dict) else None
-        return int(found.get("priority", 0)), name, parameters.definitions(defined, f"queue environment '{name}'")
-
-    def environments() -> list[tuple[str, dict[str, Definition]]]:
-        rows = list(client.items("ListQueueEnvironments", place))
-        found = _side_by_side([lambda row=row: environment(row) for row in rows])
-        return [(name, defined) for _, name, defined in sorted(found, key=lambda each: each[0])]
-
-    calls = [lambda: client.call("GetQueue", place), environments]
-    if profile_id:
-        calls.append(lambda: client.call("GetStorageProfileForQueue", {**place, "storageProfileId": profile_id}))
-    found = _side_by_side(calls)
-    return Service(where.farm_id, where.queue_id, found[0], found[1], found[2] if profile_id else None)
-
-
-def _side_by_side(calls: list[Any]) -> list[Any]:
-    """The results of calls that wait for a server, made at the same time."""
-    from threading import Thread
-
-    results: list[Any] = [None] * len(calls)
-    errors: list[BaseException] = []
-
-    def work(index: int) -> None:
-        try:
-            results[index] = calls[index]()
-        except BaseException as error:  # for the caller to raise
-            errors.append(error)
-
-    threads = [Thread(target=work, args=(index,), daemon=True) for index in range(1, len(calls))]
-    for thread in threads:
-        thread.start()
-    if calls:
-        work(0)
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return results
-
-
-class Values(NamedTuple):
-    """The job's parameters, and the paths that they bring along."""
-
-    sent: dict[str, dict[str, Any]]  # CreateJob's parameters
-    lists: dict[str, list[str]]  # as in asset_references
-    chosen_paths: list[str]  # folders of PATH values given on the command line
-
-
-def resolve(bundle: str, definitions: dict[str, Definition], stored: dict[str, Any], given: dict[str, Any]) -> Values:
-    """Bring values and definitions together; `stored` come from the bundle, `given` from the command line.
-
-    Paths in the bundle are relative to it, those on the command line to the current folder.
-    Raises: Trouble (65) at a value that does not fit, is missing or has no definition.
-    """
-    for name in [*stored, *given]:
-        if name not in definitions and (":" not in name or name in given):
-            known = ", ".join(sorted(definitions)) or "none"
-            raise Trouble(f"there is no job parameter '{name}'; the job has: {known}", statuses.DATA)
-    sent: dict[str, dict[str, Any]] = {}
-    lists: dict[str, list[str]] = {"input_files": [], "input_dirs": [], "output_dirs": [], "referenced": []}
-    chosen: list[str] = []
-    for name, definition in definitions.items():
-        value: Any = None
-        if name in given:
-            value = given[name]
-            if parameters.is_path(definition):
-                value = parameters.map_paths(definition, value, paths.absolute)
-        elif name in stored:
-            value = stored[name]
-            if parameters.is_path(definition):
-                value = parameters.map_paths(definition, value, lambda path: paths.absolute(path, bundle))
-        elif "default" in definition:
-            own = parameters.is_path(definition) and not definition.get("fromQueue")
-            if own and definition["default"] and parameters.is_free(definition):
-                value = parameters.default_path(bundle, name, definition)
-        elif not definition.get("fromQueue"):
-            raise Trouble(
-                f"parameter '{name}' has no default and no value: give --parameter {name}=<value>", statuses.DATA
-            )
-        effective = definition.get("default") if value is None else value
-        if value is not None:
-            sent[name] = parameters.checked(name, definition, value)
-        if parameters.is_path(definition) and effective is not None:
-            each = sent[name] if name in sent else parameters.checked(name, definition, effective)
-            for path in _texts(each):
-                _attach(definition, path, lists)
-                if name in given and path:
-                    chosen.append(os.path.dirname(path) if definition.get("objectType") == "FILE" else path)
-    if len(sent) > parameters.MOST_PARAMETERS:
-        raise Trouble(
-            f"the job has {len(sent)} parameter values; the service takes {parameters.MOST_PARAMETERS}", statuses.DATA
-        )
-    return Values(sent, lists, chosen)
-
-
-def _texts(checked: dict[str, Any]) -> list[str]:
-    (value,) = checked.values()
-    return value if isinstance(value, list) else [value]
-
-
-def _attach(definition: Definition, path: str, lists: dict[str, list[str]]) -> None:
-    """Put a path into the lists, as data flow and object type say."""
-    if not path:
-        return
-    flow, is_file = definition.get("dataFlow", "NONE"), definition.get("objectType") == "FILE"
-    if flow == "NONE":
-        lists["referenced"].append(path)
-    if "IN" in flow:
-        lists["input_files" if is_file else "input_dirs"].append(path)
-    if "OUT" in flow:
-        lists["output_dirs"].append(os.path.dirname(path) if is_file else path)
 
 
 def known_folders(bundle: str, options: list[str], chosen: list[str], locations: list[Any], config: Any) -> list[str]:
