@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from types import SimpleNamespace
 
 import pytest
 from botocore.exceptions import ClientError
@@ -321,6 +322,44 @@ def test_attachments_are_kept_and_synced(farmd, farm_ids, worker):
     assert details["jobAttachmentSettings"] == {"s3BucketName": "bucket", "rootPrefix": "root"}
     assert details["jobRunAsUser"] == {"runAs": "WORKER_AGENT_USER"}
     assert found["errors"][0]["jobDetails"]["code"] == "ResourceNotFoundException"
+
+
+def test_paths_are_mapped_between_storage_profiles(farmd, farm_ids):
+    client = farmd.client()
+    farm = {"farmId": farm_ids.farm}
+
+    def profile(family, **paths):
+        locations = [{"name": name, "path": path, "type": "SHARED"} for name, path in paths.items()]
+        return client.create_storage_profile(
+            **farm, displayName="profile", osFamily=family, fileSystemLocations=locations
+        )["storageProfileId"]  # fmt: skip
+
+    theirs = profile("WINDOWS", Projects="P:\\shows", Tools="T:\\")
+    ours = profile("LINUX", Projects="/mnt/shows", Cache="/var/cache")
+    shared = client.get_fleet(**farm, fleetId=farm_ids.fleet)
+    managed = {**shared["configuration"]["customerManaged"], "storageProfileId": ours}
+    fleet = client.create_fleet(
+        **farm, displayName="mapped", roleArn=shared["roleArn"], maxWorkerCount=1,
+        configuration={"customerManaged": managed},
+    )["fleetId"]  # fmt: skip
+    queue = client.create_queue(**farm, displayName="mapped", allowedStorageProfileIds=[theirs, ours])["queueId"]
+    client.create_queue_fleet_association(**farm, queueId=queue, fleetId=fleet)
+    ids = SimpleNamespace(farm=farm_ids.farm, queue=queue, fleet=fleet)
+    worker = SimulatedWorker(client, farm_ids.farm, fleet).start()
+
+    def rules(**fields):
+        job = Submitted(farmd, ids, template(step()), **fields)
+        worker.exchange()
+        wanted = [{"jobDetails": {"jobId": job.ids["jobId"]}}]
+        found = client.batch_get_job_entity(**worker.ids, identifiers=wanted)["entities"][0]["jobDetails"]
+        worker.work()
+        return job.get().get("storageProfileId"), found["pathMappingRules"]
+
+    rule = {"sourcePathFormat": "windows", "sourcePath": "P:\\shows", "destinationPath": "/mnt/shows"}
+    assert rules(storageProfileId=theirs) == (theirs, [rule])
+    assert rules(storageProfileId=ours) == (ours, [])
+    assert rules() == (None, [])
+    worker.stop()
 
 
 def test_a_job_made_after_another(farmd, farm_ids):
