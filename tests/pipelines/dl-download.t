@@ -40,9 +40,9 @@ What is here already is left alone. What differs is a conflict.
 What a manifest holds is listed as it stands there; a manifest file of an unknown root goes to a folder of its own.
 
   $ dl-download --list --manifest "$manifest" --map "$PWD/in=$PWD/mapped" --below . | jq -r 'select(.type == "file") | "\(.root) \(.path) \(.local_path)"' | sed "s|$PWD/||"
-  manifests a.txt null (glob)
-  manifests empty null (glob)
-  manifests sub/b null (glob)
+  in a.txt null
+  in empty null
+  in sub/b null
   $ file=$(jq -r 'select(.type == "manifest").path' stored) && cp "$file" named.manifest
   $ dl-download --manifest named.manifest --below owns | tail -n 1 | jq -c '[.ok, .new]' && diff -r in owns/named.manifest
   [true,3]
