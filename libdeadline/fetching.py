@@ -24,7 +24,7 @@ CLONED_BYTES = 1 << 20  # of a duplicate, from which it is worth asking the file
 PART_BYTES, PARTS = 4 << 20, 6  # of a large file from afar: fetched, and kept in memory, at the same time
 TOLD_BYTES = 8 << 20  # of a file, between two words of its progress
 STOP_S = 3.0  # for which removing temporaries may hold up an exit
-REMEMBERED = 65536  # contents whose place is known, for their duplicates
+REMEMBERED = 20_000  # contents whose place is known, for their duplicates
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE}
 _FICLONE = 0x40049409  # ioctl of Linux: share the blocks of another file
 

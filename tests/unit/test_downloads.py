@@ -111,6 +111,29 @@ def test_a_later_manifest_wins(tmp_path: Path) -> None:
     assert found == {"both": "2", "one": "1", "two": "2"}
 
 
+@pytest.mark.parametrize("limit", [0, 1 << 20])
+def test_the_order_of_a_manifest_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    monkeypatch.setattr("dl_tools.dl_download.sources.SORTED_BYTES", limit)
+    names = ["b", "a/b", "a", "c"]
+    for order in (["b", "c", "a"], ["a", "b", "c"]):
+        assert chosen_in_order(tmp_path, order) == ["a", "b", "c"]
+    with pytest.raises(Trouble, match="a file and a folder"):
+        chosen_in_order(tmp_path, names)
+    with pytest.raises(Trouble, match="stands twice"):
+        chosen_in_order(tmp_path, ["b", "a", "b"])
+
+
+def chosen_in_order(tmp_path: Path, paths: list[str]) -> list[str]:
+    entries = [{"hash": "1" * 32, "mtime": 0, "path": path, "size": 1} for path in paths]
+    document = {"hashAlg": "xxh128", "manifestVersion": "2023-03-03", "paths": entries, "totalSize": len(paths)}
+    (tmp_path / "m").write_text(json.dumps(document, separators=(",", ":")))
+    with open(tmp_path / "m", "rb") as file:
+        files = Files([Loaded(Source("/r", "posix"), file, os.stat(tmp_path / "m").st_size)])
+        first = [entry.path for entry in files]
+        assert [entry.path for entry in files] == first
+        return first
+
+
 def test_a_file_and_a_folder_of_one_name_are_refused_across_manifests(tmp_path: Path) -> None:
     parts = []
     for name, path in (("one", "a"), ("two", "a/b")):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 READERS = 10  # manifests that are fetched at the same time
 SPOOLED_BYTES = 1 << 20  # of a manifest, beyond which it is kept on disk
-SORTED_BYTES = 16 << 20  # up to which a manifest is sorted in memory: its writer need not have done so
+SORTED_BYTES = 4 << 20  # up to which a manifest is sorted in memory at once: its writer need not have done so
 IGNORES_CASE = sys.platform in ("win32", "darwin")
 
 
@@ -231,6 +231,7 @@ class Files:
 
     def __init__(self, parts: list[Loaded], *, windows: bool = os.name == "nt") -> None:
         self._windows = windows
+        self._sorted: dict[int, bool] = {}
         self._single: Loaded | None = parts[0] if len(parts) == 1 else None
         self._merged: manifest.Builder | None = None
         if self._single is None:
@@ -246,11 +247,25 @@ class Files:
         assert self._merged is not None
         return manifest.check(self._merged.entries(), windows=self._windows, ignore_case=IGNORES_CASE)
 
+    def _is_sorted(self, part: Loaded, name: str) -> bool:
+        """Whether a large manifest is in order, as canonical ones are: then it need not be held in memory."""
+        if id(part) not in self._sorted:
+            before = b""
+            result = True
+            for row in manifest.read_packed(part.data, name):
+                if row <= before:
+                    result = False
+                    break
+                before = row
+            self._sorted[id(part)] = result
+            part.data.seek(0)
+        return self._sorted[id(part)]
+
     def _checked(self, part: Loaded) -> Iterator[manifest.Entry]:
         name = part.source.manifest_path or part.source.file or "manifest"
         part.data.seek(0)
         rows = manifest.read_packed(part.data, name)
-        if part.size <= SORTED_BYTES:
+        if part.size <= SORTED_BYTES or not self._is_sorted(part, name):
             rows = iter(sorted(rows))
         return manifest.check(_possible(map(manifest.unpack, rows)), windows=self._windows, ignore_case=IGNORES_CASE)
 
