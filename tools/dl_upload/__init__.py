@@ -254,7 +254,8 @@ class Upload:
             assert self.sender is not None
             self.sender.forget(hash, item.size)
         if item.trouble is not None:
-            self.seen.set(hash, FAILED)
+            if item.outcome is None:
+                self.seen.set(hash, FAILED)  # another file with this content may still have it
             self.run.fail(item.trouble)
             self.run.count(failed=1)
             return row
