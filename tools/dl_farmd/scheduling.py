@@ -173,8 +173,8 @@ def complete(
             (hold["limitId"], action["session"], number),
         )
     if kind == "taskRun":
-        if started is not None and action["started_at"] is None:
-            _begin(ledger, action, started)
+        if started is not None:
+            ledger.started(action["step"], started)
         counted = bool(action["charged"]) or (lost and started is not None)
         finish(ledger, action, status, started_at=started, ended_at=ended, counted=counted)
         if status == "SUCCEEDED" and started is not None and ended is not None:
