@@ -95,6 +95,10 @@ class Pool(Generic[T]):
             self._start()
         return waiting
 
+    def waiting(self) -> int:
+        """How many items wait."""
+        return self._tasks.qsize()
+
     def close(self) -> None:
         """Let the threads end when all is done."""
         for _ in self._threads:

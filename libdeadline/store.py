@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from threading import Condition, Lock, Thread
 from time import gmtime, strftime, time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -441,6 +441,7 @@ class Presence:
     def __init__(self, store: Store, cache: CheckCache | None) -> None:
         self.store, self.cache = store, cache
         self.listed: Hashes | None = None  # all that is in the store, where that was listed
+        self.backlog: Callable[[], int] = lambda: 0  # how many contents are waiting to be looked for by now
         self._changed = Condition()
         self._listing = False
         self._estimate: float | None = None  # keys in the store
@@ -506,6 +507,7 @@ class Presence:
             share = (int(last, 16) + 1) / (1 << 32) if last else 1.0
             estimate = table.count / share
             pages = estimate / PAGE_KEYS
+            waiting = max(waiting, self.backlog())  # all of them may have come in while the page was on its way
             if pages > MOST_PAGES or pages * HEADS_A_PAGE > waiting:
                 self._estimate = estimate
                 return

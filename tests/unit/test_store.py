@@ -255,6 +255,14 @@ def test_a_listing_is_read_where_it_pays(count: int, waiting: int, is_listed: bo
         assert presence.listed is not None and presence.listed.count == count
 
 
+def test_what_came_in_while_the_first_page_was_read_counts() -> None:
+    presence, listing, hashes = presence_of(3000)
+    presence.backlog = lambda: 2000
+    presence.expect(64)
+    settled(presence)
+    assert presence.listed is not None and presence.listed.count == 3000
+
+
 def test_keys_that_are_no_contents_are_passed_over() -> None:
     presence, listing, hashes = presence_of(10)
     listing.keys = sorted([*listing.keys, "p/Data/readme", f"p/Data/{HASH}", f"p/Data/{HASH.upper()}.xxh128"])

@@ -61,6 +61,7 @@ class Sender:
         self.store, self.presence, self.verify, self.map = store, presence, verify, local_path
         self.finished = finished
         self._pool: Pool[Item] = Pool(self._work, store.s3, jobs)
+        presence.backlog = self._pool.waiting
         self._large = LargeFiles(store, presence, jobs, journals, self._finish, finished.put)
 
     def submit(self, item: Item) -> None:
