@@ -44,12 +44,17 @@ def job(farm: Any, tmp_path: Path) -> tuple[str, Path]:
     template = {
         "specificationVersion": "jobtemplate-2023-09",
         "name": "downloads",
-        "parameterDefinitions": [{"name": "Out", "type": "PATH", "objectType": "DIRECTORY", "dataFlow": "OUT"}],
+        "parameterDefinitions": [
+            {"name": "Out", "type": "PATH", "objectType": "DIRECTORY", "dataFlow": "OUT"},
+            {"name": "In", "type": "PATH", "objectType": "DIRECTORY", "dataFlow": "IN", "default": "data"},
+        ],
         "steps": [
             {"name": "Each", "parameterSpace": numbers, "script": {"actions": {"onRun": run}}},
             {"name": "Last", "dependencies": [{"dependsOn": "Each"}], "script": {"actions": {"onRun": last}}},
         ],
     }
+    (bundle / "data").mkdir()
+    (bundle / "data" / "x").write_text("input")
     (bundle / "template.json").write_text(json.dumps(template))
     done = farm.run(
         "bash",
@@ -96,9 +101,16 @@ def test_a_job_a_step_and_a_task(farm: Any, job: tuple[str, Path], tmp_path: Pat
         assert status == 0, errors
         seen += [path.name for path in folder.iterdir()]
     assert sorted(seen) == ["1", "2", "3"]
-    status, errors, rows = downloaded(farm, "--input", job_id)
+    status, errors, rows = downloaded(farm, "--input", f"--to={tmp_path / 'in'}", job_id)
     assert status == 0, errors
-    assert [row["type"] for row in rows] == ["job", "end"]
+    assert [row["type"] for row in rows] == ["job", "manifest", "file", "end"]
+    assert Path(rows[2]["local_path"]).read_text() == "input"
+    # The same from a job record, as dl-wait or dl-submit write it.
+    piped = farm.run("bash", "-c", 'dl-wait "$0" | dl-download --input --to="$1"', job_id, str(tmp_path / "in"))
+    assert piped.returncode == 0, piped.stderr
+    assert [row["download"] for row in map(json.loads, piped.stdout.splitlines()) if row["type"] == "file"] == [
+        "present"
+    ]
 
 
 def test_an_output_manifest_that_was_tampered_with_is_refused(farm: Any, job: tuple[str, Path], tmp_path: Path) -> None:
