@@ -152,6 +152,36 @@ def test_files_of_manifests_go_up_and_come_down(person: Person) -> None:
     assert stored["size"] == Path(made).stat().st_size
 
 
+@pytest.mark.parametrize(("kind", "root"), [("posix", "/far/away"), ("windows", "P:\\far away")])
+def test_a_rule_says_where_the_files_of_a_root_lie(person: Person, kind: str, root: str) -> None:
+    made = person.json("manifest", "snapshot", "--root", "work", "-d", "kept")["manifest"]
+    renamed = person.folder / f"shot-{root_hash(root)}.manifest"
+    Path(made).rename(renamed)
+    rules = person.folder / "rules.json"
+    there = {"source_path_format": kind, "source_path": root, "destination_path": str(person.folder / "work")}
+    rules.write_text(json.dumps([there]))
+    words = ["-m", str(renamed), "--path-mapping-rules", str(rules)]
+    done = person.json("attachment", "upload", *words, "--upload-manifest-path", f"ruled/{kind}")
+    assert (done["total_files"], done["total_bytes"]) == (3, sum(map(len, contents(person.folder / "work").values())))
+    # The stored manifest tells of the root, and makes nothing up about a location of a storage profile.
+    listed = person.run("dl-download", "--list", f"--manifest=ruled/{kind}/{renamed.name}").splitlines()
+    stored = json.loads(listed[0])
+    assert (stored["root"], stored["root_path_format"]) == (root, kind)
+    assert "file_system_location_name" not in stored
+    rules.write_text(json.dumps([{**there, "destination_path": str(person.folder / "there")}]))
+    assert person.json("attachment", "download", *words)["processed_files"] == 3
+    assert contents(person.folder / "there") == contents(person.folder / "work")
+    shutil.copy(renamed, person.folder / f"other-{root_hash(root)}.manifest")
+    two = ["-m", f"other-{root_hash(root)}.manifest", *words]
+    assert "would both go to" in person.run("deadline", "attachment", "download", *two, status=64)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files of a folder that are not hidden."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and ".hidden" not in path.parts]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
 def test_a_store_is_named_by_its_uri_without_a_profile(person: Person) -> None:
     queue = person.run("dl-ls", "--format=json", "queue")
     settings = json.loads(queue)

@@ -19,6 +19,14 @@ What a command runs is shown, and can be pasted.
   dl-ls --limit=3 --item-offset=0 jobs | dl-show --item-offset=0 jobs
   $ deadline -n bundle submit 'my shot' -p 'Title=a b' --name it
   dl-bundle --name=it '--parameter=Title=a b' -- 'my shot' | dl-hash | dl-manifest | dl-upload | dl-submit --remember | dl-show submission
+  $ mkdir work && deadline -n manifest snapshot --root work -e '*.tmp' --diff /dev/null 2>&1
+  deadline: there is no manifest file '/dev/null'
+  [66]
+  $ : >was && deadline -n manifest snapshot --root work -d . -ie '{"exclude": ["*.tmp"]}' --diff was --json
+  dl-diff --only=new,modified --no-hidden --exact-globs --links=follow '--exclude=*.tmp' -- was work | dl-hash --missing=warn | dl-manifest --to=. --root-as=work | dl-show --output=json --root=work snapshot
+  $ deadline -n attachment upload -m was -r work --s3-root-uri s3://b/p
+  dl-manifest cat --among=work -- was | dl-upload --s3-root-uri=s3://b/p | dl-show --output=verbose attachment-upload
+  $ rm -r was work
   $ deadline -x queue list 2>shown >listed && cat shown
   + dl-ls --format=yaml --fields=queueId,displayName queues
   $ eval "$(deadline -n queue list)" | cmp - listed && echo same

@@ -100,3 +100,30 @@ A stream that is not whole is never shown as if it was.
   [65]
   $ dl-show no-such-view </dev/null 2>/dev/null
   [64]
+
+What was made of a folder, and how it differs, as JSON and for a person.
+
+  $ cat >differs <<'END'
+  > {"type":"file","path":"a/new","status":"new"}
+  > {"type":"file","path":"a/deep/gone","status":"deleted"}
+  > {"type":"file","path":"b","status":"modified"}
+  > {"type":"end","tool":"dl-diff","ok":true}
+  > END
+  $ dl-show --root proj --output verbose manifest-diff <differs
+  Manifest Diff of root directory: proj
+  ├──a/
+  │    ├──deep/
+  │    │    └──gone -
+  │    └──new +
+  └──b M
+  $ dl-show --output json manifest-diff <differs | jq -c .
+  {"new":["a/new"],"modified":["b"],"deleted":["a/deep/gone"]}
+  $ head -n 2 differs | dl-show --output json manifest-diff 2>/dev/null
+  [65]
+  $ printf '%s\n' '{"type":"manifest","root":"/w/proj","path":"/w/p.manifest"}' '{"type":"end","tool":"dl-manifest","ok":true}' >made
+  $ dl-show --root proj --output json snapshot <made
+  {"root": "proj", "manifest": "/w/p.manifest"}
+  $ dl-show --output json manifest-download <made
+  {"downloaded": [{"manifest_root": "/w/proj", "local_manifest_path": "/w/p.manifest"}]}
+  $ echo '{"type":"end","tool":"dl-manifest","ok":true}' | dl-show --output verbose snapshot
+  No manifest generated

@@ -42,6 +42,12 @@ def test_options_and_arguments() -> None:
     assert grammar.parse(USAGE, ["x", "--help", "--nonsense"]) is None
 
 
+def test_an_option_of_two_letters_is_not_one_of_one_letter() -> None:
+    usage = "t - t\n\nUsage: t [options]\n\nOptions:\n  -i, --in=<x>...  In.\n  -ie, --both=<x>...  Both.\n"
+    args = grammar.parse(usage, ["-ie", "1", "-ie=2", "-ix", "-i", "e"])
+    assert args == {"--in": ["x", "e"], "--both": ["1", "2"]}
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
