@@ -31,7 +31,7 @@ CONNECT_S = 10.0
 STALL_S = 120.0  # without a byte, a connection is given up
 SHORTEST_STALL_S = 0.1
 RETRY_S = 120.0  # passing failures in a row, without progress, are endured for so long
-UNREACHED_S = 3.0  # the same while the endpoint has never answered: it may well not exist
+UNREACHED_S = 2.0  # the same while the endpoint has never answered: it may well not exist
 BACKOFF_S = (0.05, 10.0)  # first and longest pause between two tries
 REFRESH_S = 30.0  # how often credentials are asked for anew: whoever provides them knows when they end
 SKEW_S = 240.0  # a clock that differs by more is corrected for; S3 refuses at 900
@@ -419,6 +419,7 @@ class _Patience:
 
         first, longest = BACKOFF_S
         pause = min(longest, first * 2 ** min(self.tries - 1, 20)) * uniform(0.5, 1.0)
+        pause = min(pause, max(self.since + budget_s - now, first))
         if self.service.stopping.wait(max(pause, at_least_s)):
             raise Stopping
         return True

@@ -216,6 +216,7 @@ class LargeFiles:
     def stop(self, *, abort: bool) -> None:
         """Stop, and with `abort` drop what is being sent. `S3.stop` was called before."""
         if self._thread is not None:
+            self._files.put(None)  # it may have nothing to do, and wait
             self._thread.join(ABORT_S)
         s3 = self.store.s3
         if not self._open or not abort:
