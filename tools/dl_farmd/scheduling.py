@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from random import randint
 from typing import Any
 
 from . import capabilities, lookup, store
@@ -677,7 +678,8 @@ def _answer(call: Call, worker: sqlite3.Row) -> dict[str, Any]:
     return {
         "assignedSessions": assigned,
         "cancelSessionActions": canceled,
-        "updateIntervalSeconds": interval,
+        # Not all at the same time: workers that were started together would else go on to call together.
+        "updateIntervalSeconds": interval + randint(-(interval // 5), interval // 5),
     }
 
 
