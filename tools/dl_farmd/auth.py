@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from calendar import timegm
+from functools import lru_cache
 from hashlib import sha256
 from time import strptime, time
 from typing import Any
@@ -109,6 +110,12 @@ def principal_of(key: minted.Principal, account: str) -> Principal:
     return Principal(kind, str(session), claims, arn)
 
 
+@lru_cache(maxsize=256)
+def _seconds(stamp: str) -> int:
+    # Kept, since a thousand workers sign within the same few seconds, and this is slow.
+    return timegm(strptime(stamp, "%Y%m%dT%H%M%SZ"))
+
+
 def authenticate(
     ring: minted.KeyRing,
     account: str,
@@ -133,7 +140,7 @@ def authenticate(
         raise Unauthenticated("IncompleteSignatureException", f"The Authorization header is wrong: {error}.") from None
     stamp = headers.get("x-amz-date", "")
     try:
-        sent = timegm(strptime(stamp, "%Y%m%dT%H%M%SZ"))
+        sent = _seconds(stamp)
     except ValueError:
         raise Unauthenticated("IncompleteSignatureException", "The x-amz-date header is missing or wrong.") from None
     if "host" not in signed or "x-amz-date" not in signed:
