@@ -13,7 +13,8 @@ from typing import IO, Any
 from . import manifest, statuses
 from .errors import Trouble
 from .pool import each
-from .s3 import Changed, Found
+from .s3 import Found
+from .sockets import Changed
 from .store import SUFFIX, Store
 
 READERS = 8  # manifests that are fetched at the same time

@@ -15,7 +15,8 @@ from .errors import Trouble, os_trouble
 from .placing import RESUMED_BYTES, Folder, Temporary, Tree, copy_names
 from .pool import FAR_S, Pool
 from .records import File
-from .s3 import S3, Changed, S3Error, Stopping, is_loopback, read_at
+from .s3 import S3, S3Error, Stopping
+from .sockets import Changed, is_loopback, read_at
 from .store import Store
 
 TRIES = 3  # of a content that arrives wrong

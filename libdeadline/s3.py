@@ -7,11 +7,7 @@ Source: Amazon S3 API Reference; Signature Version 4 (payloads unsigned: the che
 
 from __future__ import annotations
 
-import os
 import re
-import socket
-import struct
-import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
@@ -24,23 +20,15 @@ from urllib.parse import quote, unquote_plus, urlsplit
 from . import statuses
 from .errors import Trouble
 from .sigv4 import UNSIGNED, signing_key
+from .sockets import Broken, Changed, Connection, Dialer, Limit, Local, Part, Response, proxy_for
 
-BUFFER_BYTES = 1 << 17  # for each connection: answers, and files read for sending
-SEND_BYTES = 1 << 22  # most that one sendfile call moves, so that a stop is soon noticed
-CONNECT_S = 10.0
 STALL_S = 120.0  # without a byte, a connection is given up
-SHORTEST_STALL_S = 0.1
 RETRY_S = 120.0  # passing failures in a row, without progress, are endured for so long
 UNREACHED_S = 2.0  # the same while the endpoint has never answered: it may well not exist
 BACKOFF_S = (0.05, 10.0)  # first and longest pause between two tries
 REFRESH_S = 30.0  # how often credentials are asked for anew: whoever provides them knows when they end
 SKEW_S = 240.0  # a clock that differs by more is corrected for; S3 refuses at 900
 
-_MSG_MORE = getattr(socket, "MSG_MORE", 0)
-_HAS_SENDFILE = hasattr(os, "sendfile") and bool(_MSG_MORE)
-_HAS_PREADV = hasattr(os, "preadv")
-_SEEKING = Lock()  # where the system can't read from an offset
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)")
 _KEY = re.compile(rb"<Key>([^<]*)</Key>")
 _SIZE = re.compile(rb"<Size>(\d+)</Size>")
 _MODIFIED = re.compile(rb"<LastModified>([^<]*)</LastModified>")
@@ -88,23 +76,8 @@ class S3Error(Trouble):
         self.http_status = http_status
 
 
-class Changed(Exception):
-    """What was read, or what arrived, is not what its checksum says; nothing was stored."""
-
-
 class Stopping(Exception):
     """`S3.stop` was called: the request was given up."""
-
-
-class _Local(Exception):
-    """A local file failed, not the connection."""
-
-    def __init__(self, error: OSError) -> None:
-        self.error = error
-
-
-class _Broken(Exception):
-    """The connection ended, or what came over it is no HTTP."""
 
 
 class Found(NamedTuple):
@@ -139,231 +112,6 @@ class Page(NamedTuple):
     next: str | None
 
 
-class Response:
-    """An answer: status and headers; its body is still in the connection until read."""
-
-    __slots__ = ("_lower", "body", "chunked", "cut", "head", "keep", "length", "status")
-
-    def __init__(self, head: bytes, method: str) -> None:
-        self.head = head
-        self._lower = lower = head.lower()
-        self.status = int(head[9:12])
-        self.keep = b"\r\nconnection: close" not in lower and head.startswith(b"HTTP/1.1")
-        self.chunked = self.cut = False
-        self.body = b""
-        match = _LENGTH.search(lower)
-        if method == "HEAD" or self.status in (204, 304):
-            self.length: int | None = 0
-        elif b"\r\ntransfer-encoding:" in lower:
-            self.chunked, self.length = True, None
-        else:
-            self.length = int(match[1]) if match else None
-
-    def header(self, name: str) -> str | None:
-        """The value of a header; `name` in lower case."""
-        start = self._lower.find(b"\r\n" + name.encode() + b":")
-        if start < 0:
-            return None
-        start += len(name) + 3
-        return self.head[start : self.head.find(b"\r\n", start)].strip().decode("utf-8", "replace")
-
-    def metadata(self) -> dict[str, str]:
-        """The object's user metadata."""
-        pairs = {}
-        for line in self.head.decode("utf-8", "replace").split("\r\n"):
-            name, _, value = line.partition(":")
-            if name.lower().startswith("x-amz-meta-"):
-                pairs[name[11:].lower()] = value.strip()
-        return pairs
-
-
-class _Connection:
-    """One socket to the endpoint, or to a proxy, and the buffer that answers arrive in."""
-
-    def __init__(self, service: S3) -> None:
-        self.service = service
-        self.buffer = bytearray(BUFFER_BYTES)
-        self.view = memoryview(self.buffer)
-        self.socket: Any = None
-        self.plain = False  # no TLS: the kernel may send files by itself
-        self.used = 0
-        self.start = self.end = 0
-        self.answered = False
-
-    def open(self) -> None:
-        self.socket, self.plain = self.service._open_socket()
-        self.used = 0
-
-    def close(self) -> None:
-        if self.socket is not None:
-            self.service._forget(self.socket)
-            try:
-                self.socket.close()
-            except OSError:
-                pass
-            self.socket = None
-
-    def send(self, head: bytes, body: bytes) -> None:
-        if not body or not self.plain:
-            self.socket.sendall(head + body if body else head)
-            return
-        sent = self.socket.sendmsg((head, body))
-        if sent < len(head) + len(body):
-            self.socket.sendall((head + body)[sent:])
-
-    def send_file(self, head: bytes, part: _Part) -> None:
-        """Send `head` and then the part of the file.
-
-        The content is hashed as it is read for sending and its last block withheld until the hash is right, so a
-        server that checks nothing can't store anything wrong either. A server that does check gets it by sendfile.
-        Raises: Changed; the connection must then be closed.
-        """
-        limit = self.service.limit
-        if part.trusted and self.plain and _HAS_SENDFILE:
-            self.socket.sendall(head, _MSG_MORE)
-            offset, left, target = part.offset, part.length, self.socket.fileno()
-            while left:
-                step = min(left, SEND_BYTES if limit is None else BUFFER_BYTES)
-                if limit is not None:
-                    limit.take(step)
-                sent = os.sendfile(target, part.descriptor, offset, step)
-                if not sent:
-                    raise Changed
-                offset += sent
-                left -= sent
-            return
-        from xxhash import xxh3_128
-
-        digest = xxh3_128()
-        offset, left, view = part.offset, part.length, self.view
-        if not left and part.hash is not None and digest.hexdigest() != part.hash:
-            raise Changed
-        if self.plain and left:
-            self.socket.sendall(head, _MSG_MORE)
-        else:
-            self.socket.sendall(head)
-        while left:
-            try:
-                got = read_at(part.descriptor, view[: min(left, BUFFER_BYTES)], offset)
-            except OSError as error:
-                raise _Local(error) from None
-            if not got:
-                raise Changed
-            digest.update(view[:got])
-            left -= got
-            if not left and part.hash is not None and digest.hexdigest() != part.hash:
-                raise Changed
-            if limit is not None:
-                limit.take(got)
-            self.socket.sendall(view[:got])
-            offset += got
-
-    def receive(self, method: str) -> Response:
-        """The head of the next answer. Raises: _Broken, OSError."""
-        buffer, view, receive = self.buffer, self.view, self.socket.recv_into
-        have = 0
-        while True:
-            end = buffer.find(b"\r\n\r\n", 0, have)
-            if end < 0:
-                if have == BUFFER_BYTES:
-                    raise _Broken("its answer has no end")
-                got = receive(view[have:])
-                if not got:
-                    raise _Broken("it closed the connection")
-                self.answered = True
-                have += got
-                continue
-            head = bytes(view[: end + 2])
-            if not head.startswith(b"HTTP/1."):
-                raise _Broken("its answer is no HTTP")
-            if head[9:10] == b"1":  # 100 Continue and its kind
-                rest = bytes(view[end + 4 : have])
-                have = len(rest)
-                buffer[:have] = rest
-                continue
-            self.start, self.end = end + 4, have
-            try:
-                return Response(head, method)
-            except ValueError:
-                raise _Broken("its answer is no HTTP") from None
-
-    def stream(self, response: Response, sink: Callable[[memoryview], Any]) -> None:
-        """Hand the body to `sink`, block by block. Raises: _Broken where it is cut short; what came was handed over."""
-        view, receive, limit = self.view, self.socket.recv_into, self.service.limit
-        if response.chunked:
-            self._stream_chunks(sink)
-            return
-        left = response.length
-        have = self.end - self.start
-        if left is not None and have > left:
-            raise _Broken("it sent more than it announced")
-        if have:
-            sink(view[self.start : self.end])
-        self.start = self.end
-        if left is None:
-            response.keep = False
-            while got := receive(view):
-                sink(view[:got])
-            return
-        left -= have
-        whole = socket.MSG_WAITALL if self.plain else 0
-        while left:
-            if limit is not None:
-                limit.take(min(left, BUFFER_BYTES))
-            step = left if left < BUFFER_BYTES else BUFFER_BYTES
-            got = receive(view, step, whole)
-            if not got:
-                raise _Broken(f"it closed the connection {left} bytes early")
-            sink(view[:got])
-            left -= got
-
-    def _stream_chunks(self, sink: Callable[[memoryview], Any]) -> None:
-        while True:
-            line = self._line()
-            try:
-                size = int(line.partition(b";")[0], 16)
-            except ValueError:
-                raise _Broken("its answer is no HTTP") from None
-            if not size:
-                while self._line():
-                    pass
-                return
-            while size:
-                if self.start == self.end:
-                    self._more()
-                step = min(size, self.end - self.start)
-                sink(self.view[self.start : self.start + step])
-                self.start += step
-                size -= step
-            self._line()
-
-    def _line(self) -> bytes:
-        parts = []
-        while True:
-            end = self.buffer.find(b"\n", self.start, self.end)
-            if end >= 0:
-                parts.append(bytes(self.view[self.start : end]))
-                self.start = end + 1
-                return b"".join(parts).rstrip(b"\r")
-            parts.append(bytes(self.view[self.start : self.end]))
-            self._more()
-
-    def _more(self) -> None:
-        self.start, self.end = 0, self.socket.recv_into(self.view)
-        if not self.end:
-            raise _Broken("it closed the connection")
-
-
-class _Part(NamedTuple):
-    """A stretch of an open file to send; `hash` is what it must hash to; `trusted`: the server checks that."""
-
-    descriptor: int
-    offset: int
-    length: int
-    hash: str | None
-    trusted: bool
-
-
 class _Signer(NamedTuple):
     """What signs requests within one second."""
 
@@ -373,25 +121,6 @@ class _Signer(NamedTuple):
     key: bytes
     credential: str
     token: str | None
-
-
-class Limit:
-    """Holds transfers back to a rate, over all threads together. Units: bytes, seconds."""
-
-    def __init__(self, bytes_per_s: int, stopping: Event) -> None:
-        self._rate = bytes_per_s
-        self._stopping = stopping
-        self._lock = Lock()
-        self._free_at = monotonic()
-
-    def take(self, amount: int) -> None:
-        """Wait until `amount` bytes may go."""
-        with self._lock:
-            now = monotonic()
-            start = max(self._free_at, now - 0.1)
-            self._free_at = start + amount / self._rate
-        if start > now:
-            self._stopping.wait(start - now)
 
 
 class _Patience:
@@ -449,24 +178,22 @@ class S3:
         """`endpoint` None means AWS; `owner` is the account that must own the bucket."""
         self.region, self.bucket, self.owner = region, bucket, owner
         self._credentials = credentials
-        self._ca_bundle, self._proxy_url = ca_bundle, proxy
-        self.retry_s, self.stall_s = retry_s, max(stall_s, SHORTEST_STALL_S)  # to the kernel 0 means for ever
+        self._proxy_url = proxy
+        self.retry_s = retry_s
         self.user_agent = user_agent
         self.stopping = Event()
         self.limit = Limit(bytes_per_s, self.stopping) if bytes_per_s else None
+        self._dialer = Dialer(self.stopping, stall_s, ca_bundle)
         self.verifies: bool | None = None  # whether the server checks content against the checksum we send
         self.checksums = True  # whether it takes the header at all
         self.quickest_s: float | None = None  # the shortest that an answer has taken
-        self.connect_s: float | None = None  # and a connection
         self._lock = Lock()
         self._local = local()
-        self._sockets: dict[Any, None] = {}
         self._signer: _Signer | None = None
         self._pair: KeyPair | None = None
         self._pair_at = 0.0
         self._skew = 0.0
         self._pause_until = 0.0
-        self._context: Any = None
         self._address(endpoint)
 
     # Requests, as the API has them.
@@ -505,7 +232,7 @@ class S3:
         if_absent: bool = False,
     ) -> bool:
         """Store the first `size` bytes of an open file, as `put` does; nothing is stored unless they hash to `hash`."""
-        part = _Part(descriptor, 0, size, hash, bool(self.verifies and self.checksums))
+        part = Part(descriptor, 0, size, hash, bool(self.verifies and self.checksums))
         return self._put(key, (), hash, metadata, if_absent, part=part)
 
     def get(self, key: str, most: int = 1 << 30) -> Got | None:
@@ -541,7 +268,7 @@ class S3:
             try:
                 sink(block)
             except OSError as error:
-                raise _Local(error) from None
+                raise Local(error) from None
             received += len(block)
             if most is not None and received > most:
                 raise S3Error(f"'{self.url(key)}' is larger than {most} bytes", statuses.DATA)
@@ -674,7 +401,7 @@ class S3:
     ) -> str:
         """Send a part: its ETag. Raises: Changed where it does not hash to `hash`."""
         headers = (("x-amz-checksum-xxhash128", checksum(hash)),) if self.checksums else ()
-        part = _Part(descriptor, offset, length, hash, bool(self.verifies and self.checksums))
+        part = Part(descriptor, offset, length, hash, bool(self.verifies and self.checksums))
         query = _query([("partNumber", str(number)), ("uploadId", upload_id)])
         response = self._request("store", "PUT", key, query=query, headers=headers, part=part)
         return response.header("etag") or ""
@@ -710,14 +437,12 @@ class S3:
     def stop(self) -> None:
         """Give up all requests that run, at once; later ones raise Stopping."""
         self.stopping.set()
-        for each in list(self._sockets):
-            try:
-                socket.socket.shutdown(each, socket.SHUT_RDWR)
-            except OSError:
-                pass
+        self._dialer.shut()
 
-    def resume(self) -> None:
-        """Allow requests again after `stop`, to clean up."""
+    def resume(self, within_s: float | None = None) -> None:
+        """Allow requests again after `stop`, to clean up; with `within_s` failures are endured for no longer."""
+        if within_s is not None:
+            self.retry_s = self._dialer.stall_s = within_s
         self.stopping.clear()
 
     # How a request is made.
@@ -731,7 +456,7 @@ class S3:
         if_absent: bool,
         *,
         body: bytes = b"",
-        part: _Part | None = None,
+        part: Part | None = None,
     ) -> bool:
         if hash is not None and self.checksums:
             headers += (("x-amz-checksum-xxhash128", checksum(hash)),)
@@ -751,7 +476,7 @@ class S3:
         query: str = "",
         headers: tuple[tuple[str, str], ...] = (),
         body: bytes = b"",
-        part: _Part | None = None,
+        part: Part | None = None,
         sink: Callable[[memoryview], Any] | None = None,
         expect: tuple[int, ...] = (200,),
         patience: _Patience | None = None,
@@ -806,10 +531,10 @@ class S3:
                     body_sink = bytearray()
                     connection.stream(response, body_sink.extend)
                     response.body = bytes(body_sink)
-            except _Local as error:
+            except Local as error:
                 connection.close()
                 raise error.error from None
-            except (OSError, _Broken) as error:
+            except (OSError, Broken) as error:
                 connection.close()
                 if self.stopping.is_set():
                     raise Stopping from None
@@ -896,7 +621,7 @@ class S3:
             return
         if final is None:
             if isinstance(error, BlockingIOError | TimeoutError):
-                why = f"not a byte within {self.stall_s:g} s"
+                why = f"not a byte within {self._dialer.stall_s:g} s"
             elif isinstance(error, OSError):
                 why = error.strerror or str(error) or name
             else:
@@ -1001,112 +726,40 @@ class S3:
         parts = urlsplit(endpoint or f"https://s3.{self.region}.{suffix}")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise Trouble(f"the S3 endpoint '{endpoint}' is no http or https address", statuses.CONFIGURATION)
-        host = parts.hostname
-        self._tls = parts.scheme == "https"
+        host, tls = parts.hostname, parts.scheme == "https"
         self._aws = bool(_AWS_HOST.match(host))
         path = parts.path.rstrip("/")
         # A certificate covers one label before s3: a bucket with dots in its name stays in the path.
-        if self._aws and not (self._tls and "." in self.bucket):
+        if self._aws and not (tls and "." in self.bucket):
             host = f"{self.bucket}.{host}"
             self._path, self._base = path + "/", path + "/"
         else:
             self._path = f"{path}/{self.bucket}"
             self._base = self._path + "/"
-        self.host, self._port = host, parts.port or (443 if self._tls else 80)
+        usual = 443 if tls else 80
         shown = f"[{host}]" if ":" in host else host
-        self._host = shown if parts.port in (None, 443 if self._tls else 80) else f"{shown}:{parts.port}"
+        self.host = host
+        self._host = shown if parts.port in (None, usual) else f"{shown}:{parts.port}"
         self.origin = f"{parts.scheme}://{self._host}"
-        self._proxy = _proxy_for(parts.scheme, host, self._proxy_url)
+        proxy = proxy_for(parts.scheme, host, self._proxy_url)
+        self._dialer.aim(tls, host, parts.port or usual, proxy)
         self._proxied = ""
         self._extra = f"user-agent: {self.user_agent}\r\n"
-        if self._proxy and not self._tls:
+        if proxy and not tls:
             self._proxied = self.origin
-            self._extra += self._proxy[2]
+            self._extra += proxy[2]
 
-    def _connection(self) -> _Connection:
+    def _connection(self) -> Connection:
         try:
-            connection: _Connection = self._local.connection
+            connection: Connection = self._local.connection
         except AttributeError:
-            connection = self._local.connection = _Connection(self)
+            connection = self._local.connection = Connection(self._dialer, self.limit)
         return connection
-
-    def _open_socket(self) -> tuple[Any, bool]:
-        began = monotonic()
-        host, port = (self._proxy[0], self._proxy[1]) if self._proxy else (self.host, self._port)
-        raw = socket.create_connection((host, port), timeout=min(CONNECT_S, self.stall_s))
-        took = monotonic() - began
-        if self.connect_s is None or took < self.connect_s:
-            self.connect_s = took
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self._tls or sys.platform == "win32":
-            raw.settimeout(self.stall_s)
-        else:
-            # The kernel keeps the time, which spares a poll before each read and write.
-            raw.settimeout(None)
-            limit = struct.pack("ll", int(self.stall_s), int(self.stall_s % 1 * 1e6))
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-        if self._tls:
-            if self._proxy:
-                self._tunnel(raw)
-            if self._context is None:
-                self._context = _tls_context(self._ca_bundle)
-            raw = self._context.wrap_socket(raw, server_hostname=self.host)
-        with self._lock:
-            self._sockets[raw] = None
-        if self.stopping.is_set():
-            raw.close()
-            raise OSError("stopped")
-        return raw, not self._tls
-
-    def _tunnel(self, raw: socket.socket) -> None:
-        assert self._proxy is not None
-        name = f"[{self.host}]" if ":" in self.host else self.host
-        raw.sendall(
-            f"CONNECT {name}:{self._port} HTTP/1.1\r\nhost: {name}:{self._port}\r\n{self._proxy[2]}\r\n".encode()
-        )
-        answer = b""
-        while b"\r\n\r\n" not in answer:
-            block = raw.recv(4096)
-            if not block or len(answer) > 1 << 16:
-                raise OSError("the proxy closed the connection")
-            answer += block
-        if answer[9:12] != b"200":
-            said = answer.split(b"\r\n")[0].decode("utf-8", "replace")
-            raise OSError(f"the proxy refused: {said}")
-
-    def _forget(self, used: Any) -> None:
-        with self._lock:
-            self._sockets.pop(used, None)
-
-
-def read_at(descriptor: int, view: memoryview, offset: int) -> int:
-    """Read from an offset of an open file into `view`: how many bytes, 0 at its end. Threads may share the file."""
-    if _HAS_PREADV:
-        return os.preadv(descriptor, [view], offset)
-    with _SEEKING:
-        os.lseek(descriptor, offset, os.SEEK_SET)
-        data = os.read(descriptor, len(view))
-    view[: len(data)] = data
-    return len(data)
-
-
-def read_first(descriptor: int, length: int) -> bytes:
-    """The first `length` bytes of an open file, or fewer where it is shorter."""
-    if _HAS_PREADV:
-        return os.pread(descriptor, length, 0)
-    data = bytearray(length)
-    return bytes(data[: read_at(descriptor, memoryview(data), 0)])
 
 
 def checksum(hash: str) -> str:
     """A hash as checksum headers and elements carry it: base64 of its bytes."""
     return b64encode(bytes.fromhex(hash)).decode()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, by its name."""
-    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _query(pairs: list[tuple[str, str]]) -> str:
@@ -1120,50 +773,3 @@ def _unquoted(key: bytes) -> str:
 
         text = unescape(text)
     return unquote_plus(text) if "%" in text or "+" in text else text
-
-
-def _proxy_for(scheme: str, host: str, of_settings: str | None) -> tuple[str, int, str] | None:
-    """(host, port, authorization header line) of the proxy for `host`, of the settings or the environment, if any.
-
-    Shape: the settings' proxy is for https; both give way to NO_PROXY, and none is asked for our own loopback.
-    """
-    if is_loopback(host):
-        return None
-    found = of_settings if scheme == "https" else None
-    if not found and not any(name.lower().endswith("_proxy") for name in os.environ):
-        return None
-    from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
-
-    proxies = getproxies_environment()
-    found = found or proxies.get(scheme) or proxies.get("all")
-    if not found or proxy_bypass_environment(host):
-        return None
-    parts = urlsplit(found if "://" in found else f"http://{found}")
-    if not parts.hostname:
-        raise Trouble(f"the proxy address '{found}' is not valid", statuses.CONFIGURATION)
-    line = ""
-    if parts.username:
-        from urllib.parse import unquote
-
-        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        line = f"proxy-authorization: Basic {b64encode(pair.encode()).decode()}\r\n"
-    return parts.hostname, parts.port or 80, line
-
-
-def _tls_context(ca_bundle: str | None) -> Any:
-    import ssl
-
-    bundle = ca_bundle or os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
-    try:
-        context = ssl.create_default_context(cafile=bundle) if bundle else ssl.create_default_context()
-    except OSError as error:
-        raise Trouble(f"cannot read the certificates in '{bundle}': {error}", statuses.CONFIGURATION) from None
-    if not bundle and not context.cert_store_stats()["x509_ca"]:
-        try:
-            from botocore.httpsession import where  # its bundle is what boto3 would trust
-
-            context.load_verify_locations(where())
-        except (ImportError, OSError):
-            pass
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context

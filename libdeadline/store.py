@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import statuses
 from .errors import Trouble
-from .s3 import S3, Changed, Found, Got
+from .s3 import S3, Found, Got
+from .sockets import Changed
 
 if TYPE_CHECKING:
     from .aws import Session

@@ -133,7 +133,7 @@ class Audit:
         """(hash, size) of a content, or None where it is gone."""
         from xxhash import xxh3_128
 
-        from libdeadline.s3 import Changed
+        from libdeadline.sockets import Changed
 
         found, hash = item
         answer: tuple[str, int] | None = None

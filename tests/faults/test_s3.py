@@ -19,7 +19,8 @@ from xxhash import xxh3_128_hexdigest
 
 from libdeadline import statuses
 from libdeadline.errors import Trouble
-from libdeadline.s3 import S3, Changed, S3Error, Stopping
+from libdeadline.s3 import S3, S3Error, Stopping
+from libdeadline.sockets import Changed
 
 DATA = bytes(range(256)) * 2000  # 512,000 bytes: larger than every buffer on the way
 HASH = xxh3_128_hexdigest(DATA)
@@ -398,7 +399,7 @@ def test_through_a_proxy(scheme: str, certificate: tuple[Path, Path], monkeypatc
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
         Proxy.asked, Proxy.target = [], ("127.0.0.1", int(bucket.endpoint.rpartition(":")[2]))
         monkeypatch.setenv(f"{scheme}_proxy", f"http://me:secret@127.0.0.1:{proxy.server_address[1]}")
-        monkeypatch.setattr("libdeadline.s3.is_loopback", lambda host: False)
+        monkeypatch.setattr("libdeadline.sockets.is_loopback", lambda host: False)
         s3 = client(bucket, ca_bundle=str(certificate[0]))
         assert s3.put("d/x", b"1") and s3.head("d/x") is not None
         first = Proxy.asked[0]
@@ -431,14 +432,14 @@ def test_addresses_of_aws_name_the_bucket_in_the_host() -> None:
 
 
 def test_files_are_read_alike_where_the_system_reads_only_in_order(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from libdeadline import s3
+    from libdeadline import sockets
 
     with open(file, "rb") as opened:
         for has in (True, False):
-            monkeypatch.setattr(s3, "_HAS_PREADV", has)
+            monkeypatch.setattr(sockets, "_HAS_PREADV", has)
             for offset in (0, 7, len(DATA) - 3, len(DATA)):
                 view = memoryview(bytearray(100))
-                got = s3.read_at(opened.fileno(), view, offset)
+                got = sockets.read_at(opened.fileno(), view, offset)
                 assert bytes(view[:got]) == DATA[offset : offset + 100]
-            assert s3.read_first(opened.fileno(), 50) == DATA[:50]
-            assert s3.read_first(opened.fileno(), len(DATA) + 9) == DATA
+            assert sockets.read_first(opened.fileno(), 50) == DATA[:50]
+            assert sockets.read_first(opened.fileno(), len(DATA) + 9) == DATA

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from libdeadline import statuses
 from libdeadline.errors import Trouble
-from libdeadline.s3 import Changed, S3Error, Stopping, is_loopback, read_at, read_first
+from libdeadline.s3 import S3Error, Stopping
+from libdeadline.sockets import Changed, is_loopback, read_at, read_first
 from libdeadline.store import Presence, Store
 
 if TYPE_CHECKING:
@@ -221,8 +222,7 @@ class LargeFiles:
         s3 = self.store.s3
         if not self._open or not abort:
             return
-        s3.resume()
-        s3.retry_s = s3.stall_s = ABORT_S
+        s3.resume(ABORT_S)
         for key, (upload_id, journal) in list(self._open.items()):
             try:
                 s3.abort_multipart(key, upload_id)

@@ -1,0 +1,433 @@
+"""HTTP over plain blocking sockets that stay open, for bytes by the gigabyte: one connection for each thread.
+
+Files go out by sendfile where the kernel and the server allow it, and answers come in through one buffer.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import struct
+import sys
+from base64 import b64encode
+from collections.abc import Callable
+from threading import Event, Lock
+from time import monotonic
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from . import statuses
+from .errors import Trouble
+
+BUFFER_BYTES = 1 << 17  # for each connection: answers, and files read for sending
+SEND_BYTES = 1 << 22  # most that one sendfile call moves, so that a stop is soon noticed
+CONNECT_S = 10.0
+SHORTEST_STALL_S = 0.1  # to the kernel, 0 would mean for ever
+
+_MSG_MORE = getattr(socket, "MSG_MORE", 0)
+_HAS_SENDFILE = hasattr(os, "sendfile") and bool(_MSG_MORE)
+_HAS_PREADV = hasattr(os, "preadv")
+_SEEKING = Lock()  # where the system can't read from an offset
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)")
+
+
+class Changed(Exception):
+    """What was read, or what arrived, is not what its checksum says; nothing was stored."""
+
+
+class Local(Exception):
+    """A local file failed, not the connection."""
+
+    def __init__(self, error: OSError) -> None:
+        self.error = error
+
+
+class Broken(Exception):
+    """The connection ended, or what came over it is no HTTP."""
+
+
+class Response:
+    """An answer: status and headers; its body is still in the connection until read."""
+
+    __slots__ = ("_lower", "body", "chunked", "cut", "head", "keep", "length", "status")
+
+    def __init__(self, head: bytes, method: str) -> None:
+        self.head = head
+        self._lower = lower = head.lower()
+        self.status = int(head[9:12])
+        self.keep = b"\r\nconnection: close" not in lower and head.startswith(b"HTTP/1.1")
+        self.chunked = self.cut = False
+        self.body = b""
+        match = _LENGTH.search(lower)
+        if method == "HEAD" or self.status in (204, 304):
+            self.length: int | None = 0
+        elif b"\r\ntransfer-encoding:" in lower:
+            self.chunked, self.length = True, None
+        else:
+            self.length = int(match[1]) if match else None
+
+    def header(self, name: str) -> str | None:
+        """The value of a header; `name` in lower case."""
+        start = self._lower.find(b"\r\n" + name.encode() + b":")
+        if start < 0:
+            return None
+        start += len(name) + 3
+        return self.head[start : self.head.find(b"\r\n", start)].strip().decode("utf-8", "replace")
+
+    def metadata(self) -> dict[str, str]:
+        """The object's user metadata."""
+        pairs = {}
+        for line in self.head.decode("utf-8", "replace").split("\r\n"):
+            name, _, value = line.partition(":")
+            if name.lower().startswith("x-amz-meta-"):
+                pairs[name[11:].lower()] = value.strip()
+        return pairs
+
+
+class Connection:
+    """One socket to the endpoint, or to a proxy, and the buffer that answers arrive in."""
+
+    def __init__(self, dialer: Dialer, limit: Limit | None) -> None:
+        self.dialer, self.limit = dialer, limit
+        self.buffer = bytearray(BUFFER_BYTES)
+        self.view = memoryview(self.buffer)
+        self.socket: Any = None
+        self.plain = False  # no TLS: the kernel may send files by itself
+        self.used = 0
+        self.start = self.end = 0
+        self.answered = False
+
+    def open(self) -> None:
+        self.socket, self.plain = self.dialer.open()
+        self.used = 0
+
+    def close(self) -> None:
+        if self.socket is not None:
+            self.dialer.forget(self.socket)
+            try:
+                self.socket.close()
+            except OSError:
+                pass
+            self.socket = None
+
+    def send(self, head: bytes, body: bytes) -> None:
+        if not body or not self.plain:
+            self.socket.sendall(head + body if body else head)
+            return
+        sent = self.socket.sendmsg((head, body))
+        if sent < len(head) + len(body):
+            self.socket.sendall((head + body)[sent:])
+
+    def send_file(self, head: bytes, part: Part) -> None:
+        """Send `head` and then the part of the file.
+
+        The content is hashed as it is read for sending and its last block withheld until the hash is right, so a
+        server that checks nothing can't store anything wrong either. A server that does check gets it by sendfile.
+        Raises: Changed; the connection must then be closed.
+        """
+        limit = self.limit
+        if part.trusted and self.plain and _HAS_SENDFILE:
+            self.socket.sendall(head, _MSG_MORE)
+            offset, left, target = part.offset, part.length, self.socket.fileno()
+            while left:
+                step = min(left, SEND_BYTES if limit is None else BUFFER_BYTES)
+                if limit is not None:
+                    limit.take(step)
+                sent = os.sendfile(target, part.descriptor, offset, step)
+                if not sent:
+                    raise Changed
+                offset += sent
+                left -= sent
+            return
+        from xxhash import xxh3_128
+
+        digest = xxh3_128()
+        offset, left, view = part.offset, part.length, self.view
+        if not left and part.hash is not None and digest.hexdigest() != part.hash:
+            raise Changed
+        if self.plain and left:
+            self.socket.sendall(head, _MSG_MORE)
+        else:
+            self.socket.sendall(head)
+        while left:
+            try:
+                got = read_at(part.descriptor, view[: min(left, BUFFER_BYTES)], offset)
+            except OSError as error:
+                raise Local(error) from None
+            if not got:
+                raise Changed
+            digest.update(view[:got])
+            left -= got
+            if not left and part.hash is not None and digest.hexdigest() != part.hash:
+                raise Changed
+            if limit is not None:
+                limit.take(got)
+            self.socket.sendall(view[:got])
+            offset += got
+
+    def receive(self, method: str) -> Response:
+        """The head of the next answer. Raises: Broken, OSError."""
+        buffer, view, receive = self.buffer, self.view, self.socket.recv_into
+        have = 0
+        while True:
+            end = buffer.find(b"\r\n\r\n", 0, have)
+            if end < 0:
+                if have == BUFFER_BYTES:
+                    raise Broken("its answer has no end")
+                got = receive(view[have:])
+                if not got:
+                    raise Broken("it closed the connection")
+                self.answered = True
+                have += got
+                continue
+            head = bytes(view[: end + 2])
+            if not head.startswith(b"HTTP/1."):
+                raise Broken("its answer is no HTTP")
+            if head[9:10] == b"1":  # 100 Continue and its kind
+                rest = bytes(view[end + 4 : have])
+                have = len(rest)
+                buffer[:have] = rest
+                continue
+            self.start, self.end = end + 4, have
+            try:
+                return Response(head, method)
+            except ValueError:
+                raise Broken("its answer is no HTTP") from None
+
+    def stream(self, response: Response, sink: Callable[[memoryview], Any]) -> None:
+        """Hand the body to `sink`, block by block. Raises: Broken where it is cut short; what came was handed over."""
+        view, receive, limit = self.view, self.socket.recv_into, self.limit
+        if response.chunked:
+            self._stream_chunks(sink)
+            return
+        left = response.length
+        have = self.end - self.start
+        if left is not None and have > left:
+            raise Broken("it sent more than it announced")
+        if have:
+            sink(view[self.start : self.end])
+        self.start = self.end
+        if left is None:
+            response.keep = False
+            while got := receive(view):
+                sink(view[:got])
+            return
+        left -= have
+        whole = socket.MSG_WAITALL if self.plain else 0
+        while left:
+            if limit is not None:
+                limit.take(min(left, BUFFER_BYTES))
+            step = left if left < BUFFER_BYTES else BUFFER_BYTES
+            got = receive(view, step, whole)
+            if not got:
+                raise Broken(f"it closed the connection {left} bytes early")
+            sink(view[:got])
+            left -= got
+
+    def _stream_chunks(self, sink: Callable[[memoryview], Any]) -> None:
+        while True:
+            line = self._line()
+            try:
+                size = int(line.partition(b";")[0], 16)
+            except ValueError:
+                raise Broken("its answer is no HTTP") from None
+            if not size:
+                while self._line():
+                    pass
+                return
+            while size:
+                if self.start == self.end:
+                    self._more()
+                step = min(size, self.end - self.start)
+                sink(self.view[self.start : self.start + step])
+                self.start += step
+                size -= step
+            self._line()
+
+    def _line(self) -> bytes:
+        parts = []
+        while True:
+            end = self.buffer.find(b"\n", self.start, self.end)
+            if end >= 0:
+                parts.append(bytes(self.view[self.start : end]))
+                self.start = end + 1
+                return b"".join(parts).rstrip(b"\r")
+            parts.append(bytes(self.view[self.start : self.end]))
+            self._more()
+
+    def _more(self) -> None:
+        self.start, self.end = 0, self.socket.recv_into(self.view)
+        if not self.end:
+            raise Broken("it closed the connection")
+
+
+class Part(NamedTuple):
+    """A stretch of an open file to send; `hash` is what it must hash to; `trusted`: the server checks that."""
+
+    descriptor: int
+    offset: int
+    length: int
+    hash: str | None
+    trusted: bool
+
+
+class Limit:
+    """Holds transfers back to a rate, over all threads together. Units: bytes, seconds."""
+
+    def __init__(self, bytes_per_s: int, stopping: Event) -> None:
+        self._rate = bytes_per_s
+        self._stopping = stopping
+        self._lock = Lock()
+        self._free_at = monotonic()
+
+    def take(self, amount: int) -> None:
+        """Wait until `amount` bytes may go."""
+        with self._lock:
+            now = monotonic()
+            start = max(self._free_at, now - 0.1)
+            self._free_at = start + amount / self._rate
+        if start > now:
+            self._stopping.wait(start - now)
+
+
+class Dialer:
+    """Opens connections to one place, directly or through a proxy, and can shut all that are open."""
+
+    def __init__(self, stopping: Event, stall_s: float, ca_bundle: str | None) -> None:
+        """`stall_s`: silence after which reading and writing fail."""
+        self.stopping, self._ca_bundle = stopping, ca_bundle
+        self.stall_s = max(stall_s, SHORTEST_STALL_S)
+        self.tls, self.host, self.port = False, "", 0
+        self.proxy: tuple[str, int, str] | None = None
+        self._context: Any = None
+        self._sockets: dict[Any, None] = {}
+        self._lock = Lock()
+
+    def aim(self, tls: bool, host: str, port: int, proxy: tuple[str, int, str] | None) -> None:
+        """Set where the next connections lead; `proxy` as `proxy_for` gives it."""
+        self.tls, self.host, self.port, self.proxy = tls, host, port, proxy
+
+    def shut(self) -> None:
+        """Make all that is being read or written fail at once."""
+        for each in list(self._sockets):
+            try:
+                socket.socket.shutdown(each, socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def open(self) -> tuple[Any, bool]:
+        """A connection, and whether it is plain: without TLS. Raises: OSError; Trouble, for wrong settings."""
+        host, port = (self.proxy[0], self.proxy[1]) if self.proxy else (self.host, self.port)
+        raw = socket.create_connection((host, port), timeout=min(CONNECT_S, self.stall_s))
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self.tls or sys.platform == "win32":
+            raw.settimeout(self.stall_s)
+        else:
+            # The kernel keeps the time, which spares a poll before each read and write.
+            raw.settimeout(None)
+            limit = struct.pack("ll", int(self.stall_s), int(self.stall_s % 1 * 1e6))
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        if self.tls:
+            if self.proxy:
+                self._tunnel(raw)
+            if self._context is None:
+                self._context = _tls_context(self._ca_bundle)
+            raw = self._context.wrap_socket(raw, server_hostname=self.host)
+        with self._lock:
+            self._sockets[raw] = None
+        if self.stopping.is_set():
+            raw.close()
+            raise OSError("stopped")
+        return raw, not self.tls
+
+    def _tunnel(self, raw: socket.socket) -> None:
+        assert self.proxy is not None
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        raw.sendall(f"CONNECT {name}:{self.port} HTTP/1.1\r\nhost: {name}:{self.port}\r\n{self.proxy[2]}\r\n".encode())
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            block = raw.recv(4096)
+            if not block or len(answer) > 1 << 16:
+                raise OSError("the proxy closed the connection")
+            answer += block
+        if answer[9:12] != b"200":
+            said = answer.split(b"\r\n")[0].decode("utf-8", "replace")
+            raise OSError(f"the proxy refused: {said}")
+
+    def forget(self, used: Any) -> None:
+        """Take note that a connection is closed."""
+        with self._lock:
+            self._sockets.pop(used, None)
+
+
+def read_at(descriptor: int, view: memoryview, offset: int) -> int:
+    """Read from an offset of an open file into `view`: how many bytes, 0 at its end. Threads may share the file."""
+    if _HAS_PREADV:
+        return os.preadv(descriptor, [view], offset)
+    with _SEEKING:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        data = os.read(descriptor, len(view))
+    view[: len(data)] = data
+    return len(data)
+
+
+def read_first(descriptor: int, length: int) -> bytes:
+    """The first `length` bytes of an open file, or fewer where it is shorter."""
+    if _HAS_PREADV:
+        return os.pread(descriptor, length, 0)
+    data = bytearray(length)
+    return bytes(data[: read_at(descriptor, memoryview(data), 0)])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, by its name."""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def proxy_for(scheme: str, host: str, of_settings: str | None) -> tuple[str, int, str] | None:
+    """(host, port, authorization header line) of the proxy for `host`, of the settings or the environment, if any.
+
+    Shape: the settings' proxy is for https; both give way to NO_PROXY, and none is asked for our own loopback.
+    """
+    if is_loopback(host):
+        return None
+    found = of_settings if scheme == "https" else None
+    if not found and not any(name.lower().endswith("_proxy") for name in os.environ):
+        return None
+    from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
+
+    proxies = getproxies_environment()
+    found = found or proxies.get(scheme) or proxies.get("all")
+    if not found or proxy_bypass_environment(host):
+        return None
+    parts = urlsplit(found if "://" in found else f"http://{found}")
+    if not parts.hostname:
+        raise Trouble(f"the proxy address '{found}' is not valid", statuses.CONFIGURATION)
+    line = ""
+    if parts.username:
+        from urllib.parse import unquote
+
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        line = f"proxy-authorization: Basic {b64encode(pair.encode()).decode()}\r\n"
+    return parts.hostname, parts.port or 80, line
+
+
+def _tls_context(ca_bundle: str | None) -> Any:
+    import ssl
+
+    bundle = ca_bundle or os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
+    try:
+        context = ssl.create_default_context(cafile=bundle) if bundle else ssl.create_default_context()
+    except OSError as error:
+        raise Trouble(f"cannot read the certificates in '{bundle}': {error}", statuses.CONFIGURATION) from None
+    if not bundle and not context.cert_store_stats()["x509_ca"]:
+        try:
+            from botocore.httpsession import where  # its bundle is what boto3 would trust
+
+            context.load_verify_locations(where())
+        except (ImportError, OSError):
+            pass
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
