@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = ("deadline",)
+VERSION = "0.60.7"  # whose facts we follow; a later one words some answers otherwise
+PACKAGES = (f"deadline=={VERSION}",)
 INSTALL_S = 300
 
 
@@ -26,7 +27,7 @@ def reference() -> str:
         assert program.exists(), f"DL_REFERENCE_VENV has no {program}"
         return str(program)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    venv = cache / "deadline-tools" / f"reference-python{sys.version_info[0]}.{sys.version_info[1]}"
+    venv = cache / "deadline-tools" / f"reference-{VERSION}-python{sys.version_info[0]}.{sys.version_info[1]}"
     program = venv / "bin" / "deadline"
     if not (venv / "installed").exists():
         try:

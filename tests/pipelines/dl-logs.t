@@ -10,8 +10,10 @@ needs: farm
   > END
   $ job=$(dl-bundle shot | dl-submit | dl-wait | jq -r 'select(.type == "job").job_id')
 
-The lines of the job's session, behind the job and the session.
+The lines of the job's session, behind the job and the session. A session's last lines come after its job's end;
+followed, they are waited for.
 
+  $ dl-logs --follow "$job" >/dev/null
   $ dl-logs --all "$job" >log && jq -r .type log | uniq | tr '\n' ' '
   job session log resource end  (no-eol)
   $ jq -r 'select(.type == "log").message' log | grep 'of five\|snow'
