@@ -14,7 +14,7 @@ from typing import Any
 # A letter first, and no indicator that would need quotes.
 _PLAIN = re.compile(r"[A-Za-z](?:[A-Za-z0-9_./+()-]|:(?=[A-Za-z0-9/:]))*(?: [A-Za-z0-9_./+()-]+)*\Z")
 _FOLD_COLUMN = 78  # text with spaces is folded beyond 80 columns
-_RESOLVED = frozenset("y n yes no true false on off null none nan inf".split())
+_RESOLVED = frozenset(["y", "n", "yes", "no", "true", "false", "on", "off", "null", "none", "nan", "inf"])
 
 
 class _NotPlain(Exception):

@@ -124,8 +124,7 @@ class Transcript(pytest.Item):
                 cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                capture_output=True,
                 timeout=300,
             )
             seen = _blocks(done.stdout.decode("utf-8", "backslashreplace"))
