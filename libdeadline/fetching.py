@@ -16,7 +16,7 @@ from .placing import RESUMED_BYTES, Folder, Temporary, Tree, copy_names
 from .pool import FAR_S, Pool
 from .records import File
 from .s3 import S3, S3Error, Stopping
-from .sockets import Changed, is_loopback, read_at
+from .sockets import Changed, is_loopback, page_buffer, read_at
 from .store import Store
 
 TRIES = 3  # of a content that arrives wrong
@@ -363,7 +363,7 @@ def _hash_of(descriptor: int) -> str:
 def _read_into(descriptor: int, length: int, digest: Any) -> bool:
     """Hash the first `length` bytes of a file into `digest`; False where there are fewer."""
     offset = 0
-    buffer = memoryview(bytearray(READ_BYTES))
+    buffer = page_buffer(READ_BYTES)
     while offset < length:
         got = read_at(descriptor, buffer[: length - offset], offset)
         if not got:

@@ -461,11 +461,20 @@ class Presence:
         self._listing = True
         Thread(target=self._list, args=(waiting,), daemon=True).start()
 
+    def listing(self) -> Hashes | None:
+        """All that is in the store, where that is being listed: waited for, and looked up for less than a hand-over."""
+        if self._listing:
+            with self._changed:
+                while self._listing:
+                    self._changed.wait()
+        return self.listed
+
     def find(self, hash: str) -> int | None:
         """The size of the object of a content, or None where the store does not have it."""
-        with self._changed:
-            while self._listing and self._estimate is not None and self.listed is None:
-                self._changed.wait()
+        if self._listing:
+            with self._changed:
+                while self._listing and self._estimate is not None and self.listed is None:
+                    self._changed.wait()
         if self.listed is not None:
             return self.listed.get(hash)
         found = self.store.find(hash)

@@ -155,6 +155,14 @@ class Upload:
                     item.outcome = "present"
                     self._pass(item)
                     return
+        listing = sender.presence.listing()
+        if listing is not None and item.cached is None and not self.args["--verify"]:
+            known = listing.get(hash)
+            if known is not None and size in (None, known):
+                sender.presence.remember(hash, known)
+                item.outcome = "present"
+                self._pass(item)
+                return
         self.pending.append(item)
         sender.submit(item)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from libdeadline import statuses
 from libdeadline.errors import Trouble
 from libdeadline.s3 import S3Error, Stopping
-from libdeadline.sockets import Changed, is_loopback, read_at, read_first
+from libdeadline.sockets import Changed, is_loopback, page_buffer, read_at, read_first
 from libdeadline.store import Presence, Store
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PART_BYTES = 16 << 20
 MOST_PARTS = 10_000  # S3's limit
 READ_BYTES = 1 << 17  # small enough to stay in the processor's cache until it is hashed
-NEAR_SENDERS, FAR_SENDERS = 4, 16  # parts on their way at the same time
+NEAR_SENDERS, FAR_SENDERS = 2, 16  # parts on their way at the same time
 DAMAGED_TRIES = 3  # of a content that is right here and arrives wrong
 LEFT_S = 7 * 86400.0  # after which nobody is thought to come back for an upload that a killed run began
 ABORT_S = 5.0  # for which cleaning up may hold up an exit
@@ -62,7 +62,7 @@ def hash_of(descriptor: int, size: int) -> str:
     """XXH3 128 of the first `size` bytes of an open file."""
     from xxhash import xxh3_128
 
-    digest, offset, buffer = xxh3_128(), 0, memoryview(bytearray(READ_BYTES))
+    digest, offset, buffer = xxh3_128(), 0, page_buffer(READ_BYTES)
     while offset < size and (got := read_at(descriptor, buffer[: size - offset], offset)):
         digest.update(buffer[:got])
         offset += got
@@ -332,7 +332,7 @@ class LargeFiles:
                 journal.begin(upload_id)
         self._open[key] = (upload_id, journal)
         whole = xxh3_128()
-        buffer = memoryview(bytearray(READ_BYTES))
+        buffer = page_buffer(READ_BYTES)
         done: dict[int, tuple[str, str]] = {}  # number: hash, etag
         on_way = 0
         failed: Exception | None = None
