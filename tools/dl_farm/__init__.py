@@ -7,6 +7,9 @@ Usage:
   dl-farm env [options] [--dir=<dir>] [--undo]
   dl-farm use [options] [--dir=<dir>] [--profile=<name>] [--undo]
   dl-farm reset [options] [--dir=<dir>] [--yes]
+  dl-farm backup [options] [--dir=<dir>] [--] <copy>
+  dl-farm restore [options] [--dir=<dir>] [--] <copy>
+  dl-farm doctor [options] [--dir=<dir>]
 
 Options:
   --dir=<dir>       Folder that holds all of the farm [default: ~/.deadline/farm].
@@ -23,6 +26,10 @@ returns when the servers answer and the workers are at work. Then
   eval "$(dl-farm env)"
 
 points any AWS program of this shell at the farm, and use does so for all your shells.
+
+Backup copies the farm as it is at one moment, also while it runs, into a new folder, or a new archive where <copy>
+ends in .tar, .tar.gz or .tgz; restore makes a farm of such a copy, in a folder that is empty or not there. Doctor
+tells what is wrong with the farm and how to mend it; it changes nothing.
 """
 
 from __future__ import annotations
@@ -37,12 +44,15 @@ from libdeadline.errors import Trouble
 from .layout import Folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from libdeadline.command import Arguments, Run
     from libdeadline.records import Record
 
-RECORD_VERBS = ("up", "status")
+    from .doctor import Finding
+
+RECORD_VERBS = ("up", "status", "backup", "restore", "doctor")
+ANSWER_UNWELL = 1
 
 
 def up(args: Arguments, run: Run) -> Folder:
@@ -170,6 +180,35 @@ def reset(args: Arguments, run: Run) -> int:
     return statuses.OK
 
 
+def back_up(args: Arguments, run: Run) -> dict[str, Any]:
+    """Copy the farm; what is in the copy."""
+    from . import backup
+
+    os.umask(0o077)
+    return backup.backup(_existing(args), args["<copy>"], run)
+
+
+def restore(args: Arguments, run: Run) -> dict[str, Any]:
+    """Make a farm of a copy; what is in it."""
+    from . import backup
+
+    os.umask(0o077)
+    return backup.restore(_folder(args), args["<copy>"], run)
+
+
+def findings(args: Arguments, run: Run) -> Iterator[Finding]:
+    """What is right and wrong with the farm.
+
+    Raises: Trouble (66) where there is none.
+    """
+    from . import doctor
+
+    folder = _folder(args)
+    if not any(os.path.lexists(folder.at(name)) for name in ("config.json", "farm.sqlite", "keys", "run")):
+        raise Trouble(f"there is no farm in '{folder.path}': make one with 'dl-farm up'", statuses.NO_INPUT)
+    return doctor.examine(folder, _option(folder), run)
+
+
 # -- what is told of the farm
 
 
@@ -232,6 +271,13 @@ def state_records(folder: Folder) -> Iterator[Record]:
     )
 
 
+def copy_record(note: dict[str, Any]) -> Record:
+    """A copy that was made, or the farm that was made of one."""
+    from libdeadline.records import Resource
+
+    return Resource.of(resource="copy", id=note["path"], data={k: v for k, v in note.items() if k != "path"})
+
+
 def summary(folder: Folder) -> str:
     """What a person wants to know after `up`."""
     settings = folder.settings
@@ -273,12 +319,23 @@ def table(folder: Folder) -> str:
 # -- the command
 
 
-def stage(args: Arguments, run: Run) -> Iterator[Record]:
-    """`up` and `status` for a program that reads records."""
+def stage(args: Arguments, run: Run) -> Generator[Record, None, int]:
+    """What a program reads that asks for it."""
     if args["up"]:
         yield from resource_records(up(args, run))
+    elif args["backup"]:
+        yield copy_record(back_up(args, run))
+    elif args["restore"]:
+        yield copy_record(restore(args, run))
+    elif args["doctor"]:
+        answer = statuses.OK
+        for found in findings(args, run):
+            answer = ANSWER_UNWELL if found.status == "WRONG" else answer
+            yield found.record()
+        return answer
     else:
         yield from state_records(_existing(args))
+    return statuses.OK
 
 
 def told(args: Arguments, run: Run) -> int:
@@ -287,10 +344,34 @@ def told(args: Arguments, run: Run) -> int:
     for name, verb in verbs.items():
         if args[name]:
             return verb(args, run)
-    text = summary(up(args, run)) if args["up"] else table(_existing(args))
+    if args["doctor"]:
+        return told_findings(args, run)
+    if args["backup"]:
+        text = copy_text("Copied", back_up(args, run))
+    elif args["restore"]:
+        note = restore(args, run)
+        text = copy_text("Restored", note) + f"Start it with: dl-farm up{_option(_folder(args))}\n"
+    else:
+        text = summary(up(args, run)) if args["up"] else table(_existing(args))
     run.progress.clear()
     sys.stdout.write(text)
     return statuses.OK
+
+
+def told_findings(args: Arguments, run: Run) -> int:
+    """What doctor shows to a person: a line for each finding, and how many are bad."""
+    wrong = 0
+    for found in findings(args, run):
+        wrong += found.status == "WRONG"
+        run.print(found.line())
+    run.print("The farm is well.\n" if not wrong else f"{wrong} things need attention.\n")
+    return ANSWER_UNWELL if wrong else statuses.OK
+
+
+def copy_text(did: str, note: dict[str, Any]) -> str:
+    from .doctor import size_text
+
+    return f"{did} {note['path']}: {note['objects']} objects ({size_text(note['bytes'])}), as of {note['made_at']}\n"
 
 
 def main() -> int:

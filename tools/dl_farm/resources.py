@@ -55,7 +55,7 @@ def wait_for_servers(folder: Folder, session: aws.Session, failing: Callable[[],
     while True:
         try:
             client.call("ListFarms", {"maxResults": 1})
-            _s3(folder, "GET", "/", PROBE_S)
+            ask_s3(folder, "GET", "/", PROBE_S)
             return
         except Trouble as trouble:
             if monotonic() > give_up:
@@ -129,7 +129,7 @@ def make(folder: Folder, client: aws.Client) -> None:
         settings["is_associated"] = True
         folder.write()
     if settings.get("bucket") != BUCKET:
-        _s3(folder, "PUT", f"/{BUCKET}")
+        ask_s3(folder, "PUT", f"/{BUCKET}")
         settings["bucket"], settings["root_prefix"] = BUCKET, ROOT_PREFIX
         folder.write()
 
@@ -174,7 +174,7 @@ def wait_for_workers(
         sleep(POLL_S)
 
 
-def _s3(folder: Folder, method: str, path: str, timeout_s: float = 10.0) -> None:
+def ask_s3(folder: Folder, method: str, path: str, timeout_s: float = 10.0) -> None:
     """A request to S3 without a body, of the farm's owner.
 
     Raises: Trouble (69).
