@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -18,10 +18,23 @@ MOST_THREADS = 128
 FAR_S = 0.002  # an answer that is never quicker comes from afar
 THREAD_S = 0.0002  # there, a thread for each such part of the time that an answer takes
 
+WAKE_S = 0.25
 AHEAD = 4  # items for each thread that `each` takes in advance
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+def taken(queue: SimpleQueue[T]) -> T:
+    """The next thing of a queue, waited for in the main thread so that no signal is missed.
+
+    A signal that comes just before a wait begins does not end it: so no wait is for ever.
+    """
+    while True:
+        try:
+            return queue.get(timeout=WAKE_S)
+        except Empty:
+            continue
 
 
 def each(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[tuple[T, R | Exception]]:

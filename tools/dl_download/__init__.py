@@ -481,8 +481,10 @@ class Download:
         """Wait until something has come of the files, best of those at the front."""
         from time import sleep
 
+        from libdeadline.pool import taken
+
         if not pending[0].done:
-            self._note(self.finished.get())
+            self._note(taken(self.finished))
             sleep(NAP_S[len(pending) > MANY])
         while not self.finished.empty():
             self._note(self.finished.get())

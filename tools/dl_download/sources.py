@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from libdeadline import manifest, statuses
 from libdeadline.errors import Trouble
+from libdeadline.pool import taken
 from libdeadline.s3 import Found
 from libdeadline.store import Store, latest_outputs, output_key, root_of
 
@@ -184,7 +185,7 @@ def load(store: Store | None, sources: Iterable[Source]) -> Iterator[Loaded]:
     ready: dict[int, Loaded] = {}
     for number in range(len(wanted)):
         while number not in ready:
-            which, result = done.get()
+            which, result = taken(done)
             if isinstance(result, BaseException):
                 raise result
             ready[which] = result

@@ -23,7 +23,7 @@ from libdeadline.aws import ServiceError
 from libdeadline.errors import Trouble
 from libdeadline.fetching import Fetcher, Item
 from libdeadline.placing import Tree
-from libdeadline.pool import each
+from libdeadline.pool import each, taken
 from libdeadline.records import File, Record
 from libdeadline.s3 import S3Error
 from libdeadline.store import Hashes
@@ -310,7 +310,7 @@ class Transfer:
 
     def _wait(self) -> None:
         """Wait until something has come of the files."""
-        self._note(self.finished.get())
+        self._note(taken(self.finished))
         sleep(NAP_S)
         while not self.finished.empty():
             self._note(self.finished.get())

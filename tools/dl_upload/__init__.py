@@ -56,6 +56,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from libdeadline import command, statuses
 from libdeadline.command import Arguments, Run
 from libdeadline.errors import Trouble, os_trouble
+from libdeadline.pool import taken
 from libdeadline.records import Bundle, File, Manifest, Record
 
 from .parts import hash_of
@@ -185,7 +186,7 @@ class Upload:
         held: list[Record] | None = None
         pending = self.pending
         while end is None or pending:
-            token = self.finished.get()
+            token = taken(self.finished)
             while True:
                 if isinstance(token, Item):
                     self._count(token)
