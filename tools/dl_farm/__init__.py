@@ -364,7 +364,8 @@ def told_findings(args: Arguments, run: Run) -> int:
     for found in findings(args, run):
         wrong += found.status == "WRONG"
         run.print(found.line())
-    run.print("The farm is well.\n" if not wrong else f"{wrong} things need attention.\n")
+    told = {0: "The farm is well.", 1: "One thing needs attention."}
+    run.print(told.get(wrong, f"{wrong} things need attention.") + "\n")
     return ANSWER_UNWELL if wrong else statuses.OK
 
 

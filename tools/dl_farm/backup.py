@@ -23,12 +23,14 @@ from typing import TYPE_CHECKING, Any
 from libdeadline import statuses
 from libdeadline.errors import Trouble
 
-from .layout import Folder
+from . import environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from libdeadline.command import Run
+
+    from .layout import Folder
 
 VERSION = 1  # of what a copy consists of
 NOTE = "backup.json"
@@ -104,6 +106,9 @@ def restore(folder: Folder, source: str, run: Run) -> dict[str, Any]:
         os.sync()
         os.rename(copy, folder.path)
         _sync(os.path.dirname(folder.path))
+    folder.read()
+    folder.make()
+    environment.write_files(folder)  # for `env`, also before it is up
     return note | {"path": folder.path}
 
 

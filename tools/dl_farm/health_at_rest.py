@@ -252,6 +252,7 @@ def databases(patient: Patient) -> Iterator[Finding]:
         try:
             with closing(connected(path)) as db:
                 problem = damage(db)
+                pages, page_bytes = (db.execute(f"PRAGMA {each}").fetchone()[0] for each in ("page_count", "page_size"))
         except sqlite3.Error as error:
             problem = str(error)
         if problem:
@@ -261,7 +262,7 @@ def databases(patient: Patient) -> Iterator[Finding]:
             )
             yield Finding("databases", path, WRONG, f"is damaged: {problem}", remedy)
         else:
-            yield Finding("databases", path, OK, f"is whole ({size_text(os.path.getsize(path))})")
+            yield Finding("databases", path, OK, f"is whole ({size_text(pages * page_bytes)})")
 
 
 def store(patient: Patient) -> Iterator[Finding]:

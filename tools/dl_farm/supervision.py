@@ -132,11 +132,15 @@ class Supervisor:
             self.call("supervisor.removeProcessGroup", name)
         for name in [*changed, *added]:
             self.call("supervisor.addProcessGroup", name)
-        # A program that was stopped, or that supervisord gave up, is started again.
+        # A program that was stopped, or that supervisord gave up, is started again; where nothing of its group runs, also
+        # those that had done their work: a worker that was stopped has to enrol anew.
         from xmlrpc.client import Fault
 
-        for each in self.processes():
-            if each["statename"] in ("STOPPED", "FATAL"):
+        found = self.processes()
+        alive = {each["group"] for each in found if each["statename"] in RUNNING_STATES}
+        for each in found:
+            is_over = each["statename"] in ("STOPPED", "FATAL")
+            if is_over or (each["statename"] == "EXITED" and each["group"] not in alive):
                 try:
                     self.call("supervisor.startProcess", f"{each['group']}:{each['name']}", False)
                 except Fault:
