@@ -53,6 +53,24 @@ As the default for all shells, and back to what was there.
   $ dl-farm use --undo --dir=farm 2>&1
   dl-farm: warning: nothing to undo: this farm is not in use
 
+A copy of it while it runs, and a farm of the copy; doctor finds nothing wrong with either.
+
+  $ dl-farm backup --dir=farm copy.tar.gz
+  {"type":"resource","resource":"copy","id":"*/copy.tar.gz","data":{"version":1,"made_at":"*Z","farm_id":"farm-*","databases":{"farm.sqlite":*,"logs.sqlite":*},"objects":0,"files":0,"bytes":0}} (glob)
+  {"type":"end","tool":"dl-farm","ok":true,"records":1}
+  $ dl-farm backup --dir=farm copy.tar.gz 2>&1 >out | sed "s|$PWD|.|"
+  dl-farm: './copy.tar.gz' is there already: name another file or folder
+  $ dl-farm restore --dir=second copy.tar.gz >out && cmp farm/config.json second/config.json
+  $ dl-farm doctor --dir=second | grep -o '"status":"[A-Z]*"' | sort -u
+  "status":"NOTE"
+  "status":"OK"
+  $ dl-farm doctor --dir=farm | jq -r 'select(.status != "OK" and .type == "resource") | .data.text'
+  $ chmod 644 farm/keys/master; dl-farm doctor --dir=farm >out
+  [1]
+  $ jq -r 'select(.status == "WRONG") | .data.remedy' out | sed "s|$PWD/||" | tee remedy; sh remedy
+  chmod 600 farm/keys/master
+  $ dl-farm doctor --dir=farm >out
+
 Down is down; nothing of it runs, and a second time is fine.
 
   $ dl-farm down --dir=farm && dl-farm down --dir=farm

@@ -132,8 +132,8 @@ class Supervisor:
             self.call("supervisor.removeProcessGroup", name)
         for name in [*changed, *added]:
             self.call("supervisor.addProcessGroup", name)
-        # A program that was stopped, or that supervisord gave up, is started again; where nothing of its group runs, also
-        # those that had done their work: a worker that was stopped has to enrol anew.
+        # A program that was stopped, or that supervisord gave up, is started again; where nothing of its group runs,
+        # also those that had done their work: a worker that was stopped has to enrol anew.
         from xmlrpc.client import Fault
 
         found = self.processes()
