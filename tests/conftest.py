@@ -62,6 +62,8 @@ class SharedFarm:
         ).stdout
         self.environment = dict(item.split("=", 1) for item in printed.split("\0") if "=" in item)
 
+        self.settings = Path(self.environment["DEADLINE_CONFIG_FILE_PATH"]).read_bytes()
+
     def run(self, *words: str, **options: object) -> subprocess.CompletedProcess[str]:
         """A command with the farm's environment, its output captured as text."""
         return subprocess.run(words, **{"env": self.environment, "capture_output": True, "text": True, **options})
@@ -71,10 +73,16 @@ class SharedFarm:
         subprocess.run(["dl-farm", "down", "--dir", str(self.dir)], env=base, capture_output=True, timeout=60)
 
 
-@pytest.fixture(scope="session")
-def farm(request: pytest.FixtureRequest) -> SharedFarm:
-    """The farm of this test run: started on first use, ended with the run."""
-    return _farm_of(request.session)
+@pytest.fixture(scope="module")
+def farm() -> Iterator[SharedFarm]:
+    """A farm of the test file's own: tests leave queues, workers and settings behind that others would trip over."""
+    folder = Path(tempfile.mkdtemp(prefix="dl-test-"))
+    try:
+        own = SharedFarm(folder)
+        yield own
+        own.down()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -112,7 +120,13 @@ class Transcript(pytest.Item):
             home = Path(folder)
             environment = command_environment(home)
             if self.needs_farm:
-                environment = {**_farm_of(self.session).environment, "HOME": str(home)}
+                shared = _farm_of(self.session)
+                (home / "farm-settings").write_bytes(shared.settings)
+                environment = {
+                    **shared.environment,
+                    "HOME": str(home),
+                    "DEADLINE_CONFIG_FILE_PATH": str(home / "farm-settings"),
+                }
             lines = self.text.splitlines()
             commands = _steps(lines)
             script = "\n".join(
@@ -149,7 +163,7 @@ class Transcript(pytest.Item):
 
 
 def _farm_of(session: pytest.Session) -> SharedFarm:
-    """The session's farm, also where no fixture asked for it."""
+    """The farm that the transcripts of this run share: started on first use, ended with the run."""
     shared = getattr(session, "_dl_farm", None)
     if shared is None:
         folder = Path(tempfile.mkdtemp(prefix="dl-test-"))

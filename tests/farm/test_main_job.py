@@ -156,8 +156,8 @@ def test_a_failing_task_fails_the_job_and_is_named(farm: Any, tmp_path: Path) ->
     assert failed[0]["failure_retry_count"] == 2
     counts = next(row for row in rows if row["type"] == "job")["task_run_status_counts"]
     assert counts["SUCCEEDED"] == 3 and counts["FAILED"] == 1
-    logs = farm.run("dl-logs", job, "--session-id", failed[0]["session_id"])
-    assert "frame 3" in logs.stdout
+    session = failed[0]["session_id"]
+    until(lambda: "frame 3" in farm.run("dl-logs", job, "--session-id", session).stdout)
 
 
 def test_a_step_waits_for_all_that_it_depends_on(farm: Any, tmp_path: Path) -> None:
