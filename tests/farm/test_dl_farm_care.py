@@ -251,6 +251,48 @@ def test_backup_killed_leaves_no_copy(down: Farm, tmp_path: Path) -> None:
     assert child.returncode == 0 or not (tmp_path / "copy").exists()
 
 
+def test_a_database_is_copied_in_one_view_while_another_writes(tmp_path: Path) -> None:
+    from dl_tools.dl_farm import backup
+
+    from libdeadline.command import Run
+
+    path, words = tmp_path / "live.sqlite", "x" * 2000
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("CREATE TABLE first (n INTEGER PRIMARY KEY, words TEXT)")
+        db.execute("CREATE TABLE last (n INTEGER PRIMARY KEY, words TEXT)")
+        db.execute("BEGIN")
+        db.executemany("INSERT INTO first VALUES (?, ?)", ((n, words) for n in range(10_000)))
+        db.executemany("INSERT INTO last VALUES (?, ?)", ((n, words) for n in range(10_000)))
+        db.execute("COMMIT")
+    script = f"""
+import itertools, sqlite3
+db = sqlite3.connect({str(path)!r}, isolation_level=None)
+for n in itertools.count(10000):
+    db.execute("BEGIN")
+    db.execute("INSERT INTO first VALUES (?, 'x')", (n,))
+    db.execute("INSERT INTO last VALUES (?, 'x')", (n,))
+    db.execute("UPDATE first SET words = ? WHERE n = ?", (str(n) * 300, n % 5000))
+    db.execute("COMMIT")
+    if n == 10100: print(flush=True)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as writer:
+        assert writer.stdout
+        writer.stdout.readline()
+        try:
+            backup.copy_database(str(path), str(tmp_path / "copy.sqlite"), Run("test", "warning", "none"))
+            assert writer.poll() is None
+        finally:
+            writer.kill()
+
+    def counts(path: Path) -> list[int]:
+        with closing(sqlite3.connect(path)) as db:
+            return [db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in ("first", "last")]
+
+    first, last = counts(tmp_path / "copy.sqlite")
+    assert first == last > 10_000 and counts(path)[0] > first
+
+
 # -- doctor
 
 
