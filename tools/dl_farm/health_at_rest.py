@@ -40,6 +40,7 @@ PACKAGES = {
     "orjson": "it reads and writes records",
     "xxhash": "it names contents",
     "docopt-ng": "it reads command lines",
+    "psutil": "it measures the host",
     "pyyaml": "it reads templates",
 }
 
