@@ -121,11 +121,11 @@ class Transcript(pytest.Item):
             environment = command_environment(home)
             if self.needs_farm:
                 shared = _farm_of(self.session)
-                (home / "farm-settings").write_bytes(shared.settings)
+                (home / ".farm-settings").write_bytes(shared.settings)
                 environment = {
                     **shared.environment,
                     "HOME": str(home),
-                    "DEADLINE_CONFIG_FILE_PATH": str(home / "farm-settings"),
+                    "DEADLINE_CONFIG_FILE_PATH": str(home / ".farm-settings"),
                 }
             lines = self.text.splitlines()
             commands = _steps(lines)
