@@ -138,15 +138,15 @@ def log_in(settings: config.Config, timeout_s: float | None) -> int:
     program = monitor_program(settings)
     print(f"Logging into AWS Profile '{name}' for AWS Deadline Cloud", flush=True)
     with TemporaryFile() as said:
-        process = started(program, "login", name, said)
-        print("The Deadline Cloud monitor opens now: sign in there, then come back.", flush=True)
-        signed_in = False
+        process, signed_in = None, False
         try:
+            process = started(program, "login", name, said)
+            print("The Deadline Cloud monitor opens now: sign in there, then come back.", flush=True)
             wait_for_sign_in(settings, process, said, timeout_s)
             signed_in = True
         finally:
             # A monitor that signed the person in stays open: it is their window now.
-            if not signed_in and process.poll() is None:
+            if process is not None and not signed_in and process.poll() is None:
                 process.kill()
                 process.wait()
     print(f"\nSuccessfully logged in: {kind}: {name}\n")
