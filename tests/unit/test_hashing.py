@@ -296,10 +296,10 @@ class TestCache:
         run(str(path))
         database = home / ".deadline" / "cache" / "dl_hash.sqlite"
         with sqlite3.connect(database) as connection:
-            (stored,) = connection.execute("SELECT files FROM runs").fetchone()
-            damaged = json.loads(stored)
-            damaged["f"][-1] = "0" * 32
-            connection.execute("UPDATE runs SET files = ?", [json.dumps(damaged)])
+            folder, first, stored = connection.execute("SELECT folder, first, files FROM runs").fetchone()
+            wrong = cache_module._unpacked(folder, first, stored)
+            wrong["f"][-1] = "0" * 32
+            connection.execute("UPDATE runs SET files = ?", [cache_module._packed(folder, first, wrong)])
         assert files(run(str(path)))[0]["hash"] == "0" * 32  # so it was indeed not read
         assert files(run("--rehash", str(path)))[0]["hash"] == xxh3_128_hexdigest(b"a" * 5000)
         assert files(run(str(path)))[0]["hash"] == xxh3_128_hexdigest(b"a" * 5000)
@@ -382,11 +382,12 @@ class TestCache:
             assert cache.find([*wanted]) == wanted
             if wanted:
                 connection = sqlite3.connect(tmp_path / "c")
-                runs = connection.execute("SELECT folder, first, files FROM runs ORDER BY folder, first").fetchall()
-                stored = [f"{folder}/{name}" for folder, _, files in runs for name in sorted(json.loads(files))]
+                rows = connection.execute("SELECT folder, first, files FROM runs ORDER BY folder, first").fetchall()
+                runs = [(row[0], cache_module._unpacked(*row)) for row in rows]
+                stored = [f"{folder}/{name}" for folder, files in runs for name in sorted(files)]
                 assert sorted(stored) == sorted(wanted)  # each once
                 assert stored == sorted(stored, key=lambda path: (path.rpartition("/")[0], path.rpartition("/")[2]))
-                assert all(len(json.loads(files)) <= longest for _, _, files in runs)
+                assert all(len(files) <= longest for _, files in runs)
                 connection.close()
             cache.close()
 

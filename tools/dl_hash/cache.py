@@ -1,9 +1,12 @@
 """The hash cache: what was hashed once is not read again while its inode, size and times stay.
 
-A SQLite file of our own that may be deleted at any time. Losing it, or being unable to use it, costs time only.
+A SQLite file of our own that may be deleted, cut or scribbled on at any time. Losing it, or being unable to use it,
+costs time only. It has a rollback journal: of a write-ahead log, the index is mapped into memory, and whoever cuts that
+file kills every process that has it open. Nothing is synced, since what a power failure damages is found out.
 
 A row holds a run: the files of one folder from its first name up to the first of the next run, a few hundred of
-them as JSON. A row for each file cost a quarter of the time that it takes to hash it.
+them as JSON, behind a checksum, which SQLite does without. A row for each file cost a quarter of the time that it takes
+to hash it.
 """
 
 from __future__ import annotations
@@ -15,11 +18,23 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import orjson
+from xxhash import xxh3_64_digest
 
 Known = tuple[str, int, int, int, int, str]
 """Path (absolute), size, mtime in ns, ctime in ns, inode, hash."""
 
-SCHEMA = 2
+_NO_DAMAGE = (
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PROTOCOL,
+)
+SCHEMA = 3
 WAIT_S = 10.0  # for other processes that write
 LONGEST_RUN = 512  # files
 FEW_RUNS = 4  # in a stretch of names, that are read through instead of being asked for one by one
@@ -28,6 +43,10 @@ _OWNER = "SELECT first, files FROM runs WHERE folder = ? AND first <= ? ORDER BY
 _NEXT = "SELECT min(first) FROM runs WHERE folder = ? AND first > ?"
 _COUNT = "SELECT count(*) FROM runs WHERE folder = ? AND first > ? AND first <= ?"
 _BETWEEN = "SELECT first, files FROM runs WHERE folder = ? AND first > ? AND first <= ?"
+
+
+class Damaged(ValueError):
+    """A row is not what was written: a wrong hash could be in it, and nothing else would tell."""
 
 
 class Cache:
@@ -89,9 +108,9 @@ class Cache:
     def _give_up(self, error: Exception) -> None:
         self.broken = str(error)
         self.close()
-        if not isinstance(error, (sqlite3.OperationalError, OSError)):
-            # Not a database, or a damaged one: the next run begins a new one.
-            for suffix in ("", "-wal", "-shm"):
+        # Else it is not a database, or a damaged one: the next run begins a new one.
+        if not isinstance(error, OSError) and _primary_code(error) not in _NO_DAMAGE:
+            for suffix in ("", "-journal", "-wal", "-shm"):
                 try:
                     os.unlink(self.path + suffix)
                 except OSError:
@@ -107,12 +126,13 @@ class Cache:
                 os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
             connection = sqlite3.connect(self.path, timeout=WAIT_S, isolation_level=None)
             self._connection = connection
+            connection.execute("PRAGMA synchronous = OFF")
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             if version != SCHEMA:
                 if not create:
                     self.close()
                     return None
-                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA journal_mode = DELETE")  # it was another one in earlier schemas
                 connection.execute("BEGIN IMMEDIATE")
                 # Another process may have been faster.
                 if connection.execute("PRAGMA user_version").fetchone()[0] != SCHEMA:
@@ -124,10 +144,13 @@ class Cache:
                     )
                     connection.execute(f"PRAGMA user_version = {SCHEMA}")
                 connection.execute("COMMIT")
-            connection.execute("PRAGMA synchronous = NORMAL")
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, TypeError) as error:
             self._give_up(error)
         return self._connection
+
+
+def _primary_code(error: Exception) -> int:
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
 
 
 def _runs(connection: sqlite3.Connection, folder: str, names: list[str]) -> Iterator[dict[str, Any]]:
@@ -135,10 +158,10 @@ def _runs(connection: sqlite3.Connection, folder: str, names: list[str]) -> Iter
     first, last = names[0], names[-1]
     owner = connection.execute(_OWNER, (folder, first)).fetchone()
     if owner:
-        yield orjson.loads(owner[1])
+        yield _unpacked(folder, *owner)
     if connection.execute(_COUNT, (folder, first, last)).fetchone()[0] <= max(FEW_RUNS, len(names) // FEW_RUNS):
-        for _, files in connection.execute(_BETWEEN, (folder, first, last)):
-            yield orjson.loads(files)
+        for row in connection.execute(_BETWEEN, (folder, first, last)):
+            yield _unpacked(folder, *row)
         return
     # Few names out of a huge folder.
     before = owner[0] if owner else None
@@ -146,7 +169,23 @@ def _runs(connection: sqlite3.Connection, folder: str, names: list[str]) -> Iter
         owner = connection.execute(_OWNER, (folder, name)).fetchone()
         if owner and owner[0] != before:
             before = owner[0]
-            yield orjson.loads(owner[1])
+            yield _unpacked(folder, *owner)
+
+
+def _packed(folder: str, first: str, files: dict[str, Any]) -> bytes:
+    data = orjson.dumps(files)
+    return xxh3_64_digest(b"%b/%b/%b" % (folder.encode(), first.encode(), data)) + data
+
+
+def _unpacked(folder: str, first: str, packed: bytes) -> dict[str, Any]:
+    """The files of a run. Raises: Damaged."""
+    if not isinstance(first, str) or not isinstance(packed, bytes):
+        raise Damaged(f"the rows of '{folder}' are damaged")
+    data = packed[8:]
+    if xxh3_64_digest(b"%b/%b/%b" % (folder.encode(), first.encode(), data)) != packed[:8]:
+        raise Damaged(f"the row of '{folder}' from '{first}' on is damaged")
+    files: dict[str, Any] = orjson.loads(data)
+    return files
 
 
 def _merge(connection: sqlite3.Connection, folder: str, fresh: dict[str, Any]) -> None:
@@ -158,7 +197,7 @@ def _merge(connection: sqlite3.Connection, folder: str, fresh: dict[str, Any]) -
         owner = connection.execute(_OWNER, (folder, name)).fetchone()
         following = connection.execute(_NEXT, (folder, name)).fetchone()[0]
         end = len(names) if following is None else bisect_left(names, following, position)
-        files = orjson.loads(owner[1]) if owner else {}
+        files = _unpacked(folder, *owner) if owner else {}
         files.update({name: fresh[name] for name in names[position:end]})
         position = end
         ordered = sorted(files)
@@ -167,5 +206,5 @@ def _merge(connection: sqlite3.Connection, folder: str, fresh: dict[str, Any]) -
             part = ordered[start : start + length]
             connection.execute(
                 "INSERT OR REPLACE INTO runs (folder, first, files) VALUES (?, ?, ?)",
-                (folder, part[0], orjson.dumps({name: files[name] for name in part})),
+                (folder, part[0], _packed(folder, part[0], {name: files[name] for name in part})),
             )
