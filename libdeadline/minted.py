@@ -21,6 +21,7 @@ from time import time
 from typing import Any
 
 MASTER_BYTES = 32
+SEAL_BYTES = 16
 CACHE_SIZE = 4096
 RELOAD_S = 1.0  # how often at most access.json is looked at for a change
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
@@ -145,6 +146,24 @@ class KeyRing:
         if now >= principal.expires:
             raise Expired("The security token included in the request is expired.")
         return principal
+
+    def seal(self, about: bytes, content: bytes) -> bytes:
+        """`content` with a tag in front that only this key ring makes, and only for `about`; anyone can read it."""
+        return self._seal_tag(about, content) + content
+
+    def unseal(self, about: bytes, sealed: bytes) -> bytes:
+        """The content of what `seal` made for the same `about`.
+
+        Raises: ValueError.
+        """
+        tag, content = sealed[:SEAL_BYTES], sealed[SEAL_BYTES:]
+        if not compare_digest(tag, self._seal_tag(about, content)):
+            raise ValueError("the seal is not that of this farm")
+        return content
+
+    def _seal_tag(self, about: bytes, content: bytes) -> bytes:
+        text = b"seal\0" + len(about).to_bytes(8) + about + content
+        return hmac_digest(self._master, text, "sha256")[:SEAL_BYTES]
 
     def _open(self, key_id: str, token: str) -> Principal:
         payload, _, tag = token.partition(".")

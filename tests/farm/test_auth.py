@@ -171,8 +171,12 @@ def test_a_member_has_the_level_of_the_membership(farmd: Any, farm_ids: Any) -> 
     queue = {"farmId": farm_ids.farm, "queueId": farm_ids.queue}
     fleet = {"farmId": farm_ids.farm, "fleetId": farm_ids.fleet}
     about = {"principalId": person, "principalType": "USER", "identityStoreId": "d-0123456789"}
-    assert client.list_farms()["farms"]
-    assert denied(client.get_queue, **queue) and denied(client.get_farm, farmId=farm_ids.farm)
+    assert client.list_farms()["farms"] == []
+    assert (
+        denied(client.get_queue, **queue)
+        and denied(client.list_queues, farmId=farm_ids.farm)
+        and denied(client.get_farm, farmId=farm_ids.farm)
+    )
     admin = farmd.client()
     admin.associate_member_to_queue(**queue, **about, membershipLevel="MANAGER")
     assert not denied(client.update_queue, **queue, description="by a member")

@@ -66,6 +66,8 @@ MANAGES = frozenset(
         "UpdateFarm",
     ]
 )
+AROUND = {"farm": [], "queue": ["farm"], "fleet": ["farm"], "job": ["farm", "queue"]}  # memberships that hold for it
+NARROWED = frozenset(("ListQueues", "ListFleets", "ListJobs"))
 LEVELS = {"VIEWER": 0, "CONTRIBUTOR": 1, "MANAGER": 2, "OWNER": 3}
 WORKER_CALLS = frozenset(
     [
@@ -211,13 +213,34 @@ def _may_user(claims: dict[str, Any], operation: str, params: dict[str, Any], db
     needed = _level_needed(operation)
     if needed is None:
         return False
+    if operation in NARROWED and _is_member_within(claims, params, db):
+        return True  # what is listed is narrowed down to what the person may see
+    return all(level_at(claims, place, db) >= needed for place in _places(params))
+
+
+def _places(params: dict[str, Any]) -> list[dict[str, Any]]:
+    """Where a request acts: ids by member name, one place for each of its resources."""
     # A batch names its resources in a list of objects, each with all the ids.
     batches = [item for items in params.values() if isinstance(items, list) for item in items if isinstance(item, dict)]
-    places = [item for item in batches if "farmId" in item] or [params]
+    if places := [item for item in batches if "farmId" in item]:
+        return places
     if "resourceArn" in params:
         farm = re.search(r"farm/(farm-[0-9a-f]{32})", params["resourceArn"])
-        places = [{"farmId": farm[1]} if farm else {}]
-    return all(_level_at(claims, place, db) >= needed for place in places)
+        return [{"farmId": farm[1]} if farm else {}]
+    # A search and an aggregation name theirs in a list of ids.
+    for lists in (params, params.get("resourceIds", {})):
+        for name in ("queueIds", "fleetIds"):
+            if name in lists:
+                return [{"farmId": params["farmId"], name[:-1]: each} for each in lists[name]]
+    return [params]
+
+
+def _is_member_within(claims: dict[str, Any], params: dict[str, Any], db: sqlite3.Connection) -> bool:
+    sql, args = "SELECT 1 FROM members WHERE principal_id = ? AND farm_id = ?", [params["farmId"]]
+    if "queueId" in params:
+        sql += " AND queue_id = ?"
+        args.append(params["queueId"])
+    return db.execute(f"{sql} LIMIT 1", (claims.get("principal_id"), *args)).fetchone() is not None
 
 
 def _level_needed(operation: str) -> int | None:
@@ -233,7 +256,7 @@ def _level_needed(operation: str) -> int | None:
     return LEVELS["OWNER"]  # farms, members, deletions
 
 
-def _level_at(claims: dict[str, Any], place: dict[str, Any], db: sqlite3.Connection) -> int:
+def level_at(claims: dict[str, Any], place: dict[str, Any], db: sqlite3.Connection) -> int:
     """A person's level where `place` (ids by member name) is: their key's own, or that of a membership around it."""
     farm_id = place.get("farmId")
     level = -1
@@ -250,3 +273,41 @@ def _level_at(claims: dict[str, Any], place: dict[str, Any], db: sqlite3.Connect
         if farm_id is None:
             level = max(level, LEVELS["VIEWER"])  # what is outside of farms, anyone may see
     return level
+
+
+def narrowed(
+    principal: Principal, params: dict[str, Any], scope: str, db: sqlite3.Connection
+) -> tuple[str, tuple[Any, ...]]:
+    """More of the WHERE of a list of farms, queues, fleets or jobs, with its arguments.
+
+    It leaves what the request's principalId is a member of, and of that what the caller may see: who has no level
+    of their own sees what they are a member of. A membership counts for what is below its resource, and makes what is
+    above it show in lists.
+    """
+    parts: list[str] = ["1"]
+    args: list[Any] = []
+    if "principalId" in params:
+        _add(parts, args, scope, params["principalId"])
+    claims = principal.claims
+    if principal.kind == "user":
+        if scope != "farm":
+            if level_at(claims, params, db) < LEVELS["VIEWER"]:
+                _add(parts, args, scope, claims.get("principal_id"))
+        elif claims.get("level") not in LEVELS:
+            _add(parts, args, scope, claims.get("principal_id"))
+        elif "farm" in claims:
+            _add(parts, args, scope, claims.get("principal_id"))
+            parts[-1] = f"({parts[-1]} OR farm_id = ?)"
+            args.append(claims["farm"])
+    return " AND ".join(parts), tuple(args)
+
+
+def _add(parts: list[str], args: list[Any], scope: str, principal_id: str | None) -> None:
+    """Add the condition that a principal is a member of a row's resource, of one around it, or of one below it."""
+    column = f"{scope}_id"
+    ways = [f"{column} IN (SELECT {column} FROM members WHERE principal_id = ? AND {column} IS NOT NULL)"]
+    args.append(principal_id)
+    for outer in AROUND[scope]:
+        ways.append(f"{outer}_id IN (SELECT resource_id FROM members WHERE principal_id = ? AND scope = '{outer}')")
+        args.append(principal_id)
+    parts.append(f"({' OR '.join(ways)})")

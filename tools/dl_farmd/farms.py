@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from . import pages, store
+from . import auth, pages, store
 from .errors import ResourceNotFound, Validation
 from .operations import Call, operation
 from .tags import set_tags
@@ -48,8 +48,13 @@ def get_farm(call: Call) -> dict[str, Any]:
 def list_farms(call: Call) -> dict[str, Any]:
     # Clients ask every region of a fixed list; the farm is in its own one only, or it would show ten times.
     if call.region != call.farm.region:
-        return {"farms": []}
-    found, token = pages.rows(call, "SELECT * FROM farms", "1", (), ("created_at", "farm_id"))
+        return pages.nothing(call, "farms")
+    found, token = pages.rows(
+        call,
+        "SELECT * FROM farms",
+        *auth.narrowed(call.principal, call.params, "farm", call.db),
+        ("created_at", "farm_id"),
+    )
     return {"farms": [store.members(row) for row in found], "nextToken": token}
 
 

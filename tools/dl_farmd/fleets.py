@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import lookup, pages, store
+from . import auth, lookup, pages, store
 from .errors import Conflict, ResourceNotFound, Validation
 from .farms import get as get_farm
 from .operations import Call, operation
@@ -45,7 +45,8 @@ def get_fleet(call: Call) -> dict[str, Any]:
 @operation("ListFleets")
 def list_fleets(call: Call) -> dict[str, Any]:
     get_farm(call.db, call.params["farmId"])
-    where, args = "farm_id = ?", [call.params["farmId"]]
+    more, more_args = auth.narrowed(call.principal, call.params, "fleet", call.db)
+    where, args = f"farm_id = ? AND {more}", [call.params["farmId"], *more_args]
     for member, column in (("displayName", "display_name"), ("status", "status")):
         if member in call.params:
             where += f" AND {column} = ?"
@@ -149,7 +150,7 @@ def capabilities_of(configuration: dict[str, Any]) -> dict[str, Any]:
 @operation("ListVolumes")
 def list_volumes(call: Call) -> dict[str, Any]:
     lookup.fleet(call.db, call.params)
-    return {"volumes": []}
+    return pages.nothing(call, "volumes")
 
 
 @operation("GetVolume")

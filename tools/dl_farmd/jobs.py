@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from . import capabilities, lookup, pages, store, templates
+from . import auth, capabilities, lookup, pages, store, templates
 from .errors import Conflict, ResourceNotFound, ServiceError, Validation
 from .operations import Call, operation
 from .run_status import COLUMNS, STATUSES, Ledger, counts, requeue, stop
@@ -304,7 +304,8 @@ def get_job(call: Call) -> dict[str, Any]:
 @operation("ListJobs")
 def list_jobs(call: Call) -> dict[str, Any]:
     lookup.queue(call.db, call.params)
-    rows, token = pages.rows(call, LISTED, "queue_id = ?", (call.params["queueId"],), ("-job",))
+    more, args = auth.narrowed(call.principal, call.params, "job", call.db)
+    rows, token = pages.rows(call, LISTED, f"queue_id = ? AND {more}", (call.params["queueId"], *args), ("-job",))
     return {"jobs": [summary(row) for row in rows], "nextToken": token}
 
 

@@ -64,9 +64,9 @@ def delete_metered_product(call: Call) -> dict[str, Any]:
 @operation("ListMeteredProducts")
 def list_metered_products(call: Call) -> dict[str, Any]:
     _get(call.db, call.params["licenseEndpointId"])
-    return {"meteredProducts": []}
+    return pages.nothing(call, "meteredProducts")
 
 
 @operation("ListAvailableMeteredProducts")
 def list_available_metered_products(call: Call) -> dict[str, Any]:
-    return {"meteredProducts": []}
+    return pages.nothing(call, "meteredProducts")

@@ -9,7 +9,6 @@ from .errors import ResourceNotFound
 from .farms import get as get_farm
 from .operations import Call, operation
 
-COLUMNS = {"farm": "farm_id", "queue": "queue_id", "fleet": "fleet_id", "job": "job_id"}
 MEMBERS = {"farm": "farmId", "queue": "queueId", "fleet": "fleetId", "job": "jobId"}
 
 
@@ -63,7 +62,7 @@ def _register(scope: str) -> None:
     operation(f"List{name}Members")(lambda call: _list(call, scope))
 
 
-for _scope in COLUMNS:
+for _scope in MEMBERS:
     _register(_scope)
 
 

@@ -12,6 +12,7 @@ from .errors import Validation
 from .operations import Call
 
 PAGE = 100  # rows, where the request names no maxResults
+LIFE_MS = 24 * 3600 * 1000  # of a token: what the service says of its own
 
 
 def rows(
@@ -48,21 +49,40 @@ def rows(
     return found, make_token(call, [last[name.rpartition(".")[2]] for name in names])
 
 
+def nothing(call: Call, member: str) -> dict[str, Any]:
+    """The answer of a list that is always empty: no token can be one of it.
+
+    Raises: Validation where the request has a token.
+    """
+    if "nextToken" in call.params:
+        read_token(call, call.params["nextToken"], 0)
+    return {member: []}
+
+
 def make_token(call: Call, key: list[Any]) -> str:
-    """An opaque token for the page that starts after `key`."""
-    return urlsafe_b64encode(orjson.dumps([call.operation.name, *key])).rstrip(b"=").decode()
+    """An opaque token for the page that starts after `key`: good for a day, for this list alone."""
+    content = orjson.dumps([call.now, *key])
+    return urlsafe_b64encode(call.farm.ring.seal(_about(call), content)).rstrip(b"=").decode()
 
 
 def read_token(call: Call, token: str, length: int) -> list[Any]:
-    """The key of a token that `make_token` made for the same operation.
+    """The key of a token that `make_token` made for the same request, bar maxResults.
 
     Raises: Validation.
     """
-    key: list[Any]
     try:
-        name, *key = orjson.loads(urlsafe_b64decode(token.encode("ascii") + b"=" * (-len(token) % 4)))
-        if name == call.operation.name and len(key) == length and all(isinstance(k, str | int | float) for k in key):
-            return key
-    except (ValueError, TypeError):
-        pass
-    raise Validation("The nextToken is not valid.", {"nextToken": "Token was not given by this operation"})
+        content = call.farm.ring.unseal(
+            _about(call), urlsafe_b64decode(token.encode("ascii") + b"=" * (-len(token) % 4))
+        )
+        made, *key = orjson.loads(content)
+    except ValueError:  # what is not ASCII or Base64, too
+        raise Validation("The nextToken is not valid.", {"nextToken": "Token was not given for this list"}) from None
+    if call.now - made > LIFE_MS or len(key) != length:
+        raise Validation("The nextToken has expired.", {"nextToken": "Token has expired"})
+    return key
+
+
+def _about(call: Call) -> bytes:
+    """What a token is bound to: the operation, and what else it was asked, which must not change between pages."""
+    asked = {name: value for name, value in call.params.items() if name not in ("nextToken", "maxResults")}
+    return orjson.dumps([call.operation.name, call.actor, asked], option=orjson.OPT_SORT_KEYS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from . import lookup, pages, store
+from . import auth, lookup, pages, store
 from .errors import Conflict, Validation
 from .farms import get as get_farm
 from .operations import Call, operation
@@ -42,7 +42,8 @@ def get_queue(call: Call) -> dict[str, Any]:
 @operation("ListQueues")
 def list_queues(call: Call) -> dict[str, Any]:
     get_farm(call.db, call.params["farmId"])
-    where, args = "farm_id = ?", [call.params["farmId"]]
+    more, more_args = auth.narrowed(call.principal, call.params, "queue", call.db)
+    where, args = f"farm_id = ? AND {more}", [call.params["farmId"], *more_args]
     if "status" in call.params:
         where += " AND status = ?"
         args.append(call.params["status"])
