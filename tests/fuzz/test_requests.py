@@ -6,6 +6,7 @@ The service runs in this process, over a database in a temporary folder; each ex
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import sys
@@ -20,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "farm"))
 from in_process import Service, error_of, one_of_each
 from model_values import MODEL, OPERATIONS, SHAPES, valid
 
+SEEDS = int(os.environ.get("DL_FUZZ_SEEDS", "60"))
 WRONG: list[Any] = [
     None, True, False, 0, -1, 1.5, 2**31, 2**63, 2**64 - 1, 1e308, -1e308, "", "x", "0", "\x00", "é" * 300, "x" * 5000,
     "NaN", "farm-" + "0" * 32, "queue-" + "0" * 32, "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", [], [None],
@@ -55,7 +57,7 @@ def test_one_wrong_value(operation: str, service: Service, ids: dict[str, str]) 
     in_path = {name for name, each in SHAPES[shape]["members"].items() if each.get("location") == "uri"}
     # What the other operations need is not deleted: these get ids that nothing has.
     known = {} if operation.startswith("Delete") else ids
-    for seed in range(60):
+    for seed in range(SEEDS):
         rng = random.Random(f"{operation} {seed}")
         params = {**valid(shape, rng, {}), **{name: known[name] for name in in_path if name in known}}
         replace_ids(params, known, rng)
