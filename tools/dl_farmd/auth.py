@@ -245,7 +245,7 @@ def _is_member_within(claims: dict[str, Any], params: dict[str, Any], db: sqlite
 
 def _level_needed(operation: str) -> int | None:
     """The least level that may call `operation`; None for what belongs to workers."""
-    if operation in WORKER_CALLS | BOOTSTRAP_CALLS - {"DeleteWorker"}:
+    if operation in (WORKER_CALLS | BOOTSTRAP_CALLS) - {"DeleteWorker"}:
         return None
     if operation.startswith(READS):
         return LEVELS["VIEWER"]
@@ -259,9 +259,10 @@ def _level_needed(operation: str) -> int | None:
 def level_at(claims: dict[str, Any], place: dict[str, Any], db: sqlite3.Connection) -> int:
     """A person's level where `place` (ids by member name) is: their key's own, or that of a membership around it."""
     farm_id = place.get("farmId")
-    level = -1
-    if claims.get("farm") in (None, farm_id) or farm_id is None:
-        level = LEVELS.get(claims.get("level", ""), -1)
+    own = LEVELS.get(claims.get("level", ""), -1)
+    level = own if claims.get("farm") in (None, farm_id) else -1
+    if farm_id is None:
+        level = max(level, min(own, LEVELS["VIEWER"]))  # nobody of one farm makes others
     if "principal_id" in claims:
         ids = [place[name] for name in ("farmId", "queueId", "fleetId", "jobId") if name in place]
         rows = db.execute(

@@ -96,6 +96,7 @@ def create_job(call: Call) -> dict[str, Any]:
         )
         if source is None:
             raise ResourceNotFound("job", source_id)
+        auth.authorize(call.principal, "GetJob", {**p, "queueId": source["queue_id"], "jobId": source_id}, db)
         if template is None:
             template, kind = source["template"], source["template_type"]
         inherited = {**source["request"]["inherited"], **source["request"]["given"]}
