@@ -96,6 +96,8 @@ def test_what_changed_since_a_snapshot_is_told_and_kept(person: Person) -> None:
     was = person.json("manifest", "snapshot", "--root", "work", "-d", "kept", "-n", "was")["manifest"]
     same = {"new": [], "modified": [], "deleted": []}
     assert person.json("manifest", "diff", "--root", "work", "--manifest", was) == same
+    text = person.run("deadline", "manifest", "diff", "--root", "work", "--manifest", was)
+    assert text == "Manifest Diff of root directory: work\nNo differences\n"
     b, c = person.folder / "work/sub/b.txt", person.folder / "work/sub/deep/c.txt"
     times = c.stat()
     (person.folder / "work/a.txt").unlink()

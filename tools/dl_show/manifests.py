@@ -55,6 +55,7 @@ def manifest_diff_view(view: View) -> int:
 def _print_tree(view: View, tree: dict[str, Any], *, colours: bool) -> None:
     if not tree:
         view.print("No differences")
+        return
     # Not by recursion: how deep folders lie is not up to us.
     levels = [("", iter(sorted(tree.items())), len(tree))]
     while levels:
