@@ -57,11 +57,14 @@ def join(prefix: str, *parts: str) -> str:
 
 
 def parse_uri(uri: str) -> tuple[str, str]:
-    """(bucket, root prefix) of s3://bucket/prefix. Raises: Trouble (64)."""
+    """(bucket, root prefix) of s3://bucket/prefix; a prefix that ends in / keeps it, as in a queue's settings.
+
+    Raises: Trouble (64).
+    """
     match = re.fullmatch(r"s3://([^/]+)/(.+)", uri)
     if not match:
         raise Trouble(f"'{uri}' is not of the form s3://<bucket>/<root prefix>", statuses.USAGE)
-    return match[1], match[2].rstrip("/")
+    return match[1], match[2]
 
 
 def input_manifest(farm_id: str, queue_id: str, root: str) -> str:

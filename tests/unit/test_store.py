@@ -90,6 +90,13 @@ def test_wrong_uris(uri: str) -> None:
         store.parse_uri(uri)
 
 
+def test_a_prefix_is_what_a_queue_has_to_the_last_slash() -> None:
+    """The reference puts another / behind one that ends in /, for a queue and for an address alike."""
+    assert store.parse_uri("s3://b/p/q") == ("b", "p/q")
+    bucket, prefix = store.parse_uri("s3://b/p/")
+    assert (bucket, store.join(prefix, "Data", "x")) == ("b", "p//Data/x")
+
+
 STEP, TASK, ACTION = "step-" + "1" * 32, "task-" + "2" * 32 + "-1", "sessionaction-" + "3" * 32
 
 

@@ -309,7 +309,7 @@ class Upload:
             )  # fmt: skip
             row["output"] = True
         elif args["--manifest-prefix"] is not None:
-            place = store.join(args["--manifest-prefix"].strip("/"), os.path.basename(path))
+            place = store.join(args["--manifest-prefix"], os.path.basename(path))
         else:
             place = store.input_manifest(self.farm_id, self.queue_id, str(root))
         if root is not None and (args["--output"] or args["--manifest-prefix"] is not None):
