@@ -100,7 +100,7 @@ A program answers where the roots go, and hears how it ends.
   one
   two
   $ deadline job download-output </dev/null 2>/dev/null | tail -n 1
-  {"messageType": "error", "value": ""}
+  {"messageType": "error", "value": "nobody confirms the paths: give --yes to accept them all"}
 
 A failed job is status 2, a trouble is another.
 

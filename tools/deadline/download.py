@@ -35,7 +35,6 @@ class Found:
         self.roots: dict[str, list[str]] = {}
         self.local: dict[str, list[str]] = {}
         self.formats: dict[str, str] = {}
-        self.mapped = False
 
     def read(self, lines: bytes) -> None:
         """Take in the records of dl-download --dry-run."""
@@ -48,7 +47,15 @@ class Found:
             elif row["type"] == "file":
                 self.roots.setdefault(row["root"], []).append(row["path"])
                 self.local.setdefault(row["root"], []).append(row["local_path"])
-                self.mapped = self.mapped or row["local_path"] != os.path.join(row["root"], row["path"])
+
+    def place(self, root: str) -> str:
+        """Where the files of a root go: its folder here, or the root itself where they go to several."""
+        places = set()
+        for path, local in zip(self.roots[root], self.local[root], strict=True):
+            ending = os.sep + path.replace("/", os.sep)
+            places.add(local.removesuffix(ending) or os.sep if local.endswith(ending) else None)
+        place = places.pop()
+        return root if places or place is None else place
 
 
 class Download:
@@ -58,29 +65,33 @@ class Download:
         self.options, self.shell, self.what = options, shell, what
         self.json = output_form(options) == "json"
         self.silent = accepts_all(options)
+        self.hearing = Hearing(as_json=self.json)
         self.maps: dict[str, str] = {}
-        side = options.choice("--match-paths-by", ("job", "local")) or "local"
-        words = given(options, "--step-id", "--task-id", "--include", "--ignore-storage-profiles")
-        self.words = [*reach(options), *words, *([f"--match-paths-by={side}"] if options["--include"] else [])]
+        self.by_local = options.choice("--match-paths-by", ("job", "local")) != "job"
+        self.globs = given(options, "--include")
+        if self.globs:
+            self.globs.append(f"--match-paths-by={'local' if self.by_local else 'job'}")
+        self.words = [*reach(options), *given(options, "--step-id", "--task-id", "--ignore-storage-profiles")]
         self.words += ["--input"] if what == "input" else []
         self.conflict = options.choice("--conflict-resolution", ("SKIP", "OVERWRITE", "CREATE_COPY"))
         if options.get("--task-id") and not options["--step-id"]:
             raise Trouble("--task-id needs --step-id as well", statuses.USAGE)
         self.job_id = job_of(options)
 
-    def stage(self, *more: str) -> Stage:
-        """The stage that fetches, or looks with --dry-run."""
+    def stage(self, *more: str, globs: bool = True) -> Stage:
+        """The stage that fetches, or looks with --dry-run; without `globs` at all files."""
         maps = [f"--map={old}={new}" for old, new in self.maps.items()]
         conflict = [f"--conflict-resolution={self.conflict}"] if self.conflict else []
-        return ["dl-download", *self.words, *maps, *conflict, *more, self.job_id]
+        return ["dl-download", *self.words, *(self.globs if globs else []), *maps, *conflict, *more, self.job_id]
 
     def fetch(self, view: str) -> int:
         """Fetch the files, and print what came of it."""
         show = ["dl-show", f"--output={'json' if self.json else 'verbose'}", view]
+        self.hearing.looking = False
         if not self.json or self.shell.dry:
-            return self.shell.run(self.stage(), show)
+            return self.shell.run(self.stage(), show, listener=self.hearing)
         # The summary must come after all progress, which reaches us by another way.
-        status, text = self.shell.read(self.stage(), show, listener=JsonListener())
+        status, text = self.shell.read(self.stage(), show, listener=self.hearing)
         sys.stdout.write(text.decode())
         return status
 
@@ -88,15 +99,20 @@ class Download:
         """Look, ask and fetch."""
         if self.shell.dry or (self.silent and not self.json):
             return self.fetch(f"download-{self.what}")
-        found, status = self.look()
+        # What globs of paths on this host match is known only once it is known where the roots go.
+        late = bool(self.globs) and self.by_local and not self.silent
+        found, status = self.look(globs=not late)
         if status:
             return status
-        self.tell("title", found.title, self.heading(found))
+        if found.roots and not self.silent and self.asks_for_roots(found) and not self.confirmed(found):
+            print(f"{self.what.capitalize()} download canceled.")
+            return statuses.OK
+        if found.roots and late:
+            found, status = self.look(globs=True)
+            if status:
+                return status
         if not found.roots:
             self.tell("summary", NOTHING[self.what], NOTHING[self.what])
-            return statuses.OK
-        if not self.silent and not found.mapped and not self.confirmed(found):
-            print(f"{self.what.capitalize()} download canceled.")
             return statuses.OK
         if not self.silent and not self.json and not self.chosen(found):
             print(f"{self.what.capitalize()} download canceled.")
@@ -104,28 +120,40 @@ class Download:
         sys.stdout.flush()
         return self.fetch("download-summary")
 
-    def look(self) -> tuple[Found, int]:
-        """What there is to fetch; a root of another system's form is asked for a new place first.
+    def look(self, *, globs: bool) -> tuple[Found, int]:
+        """What there is to fetch; for a root that has no place on this system a new one is asked first.
 
         Raises: Trouble (78) where it would have to ask and may not.
         """
         while True:
             found = Found()
-            listener = JsonListener() if self.json else None
-            status, lines = self.shell.read(self.stage("--dry-run"), listener=listener, hold=statuses.CONFIGURATION)
+            self.hearing.looking, self.hearing.held = True, None
+            status, lines = self.shell.read(self.stage("--dry-run", globs=globs), listener=self.hearing)
             found.read(lines)
-            own = "windows" if os.name == "nt" else "posix"
-            foreign = [root for root, form in found.formats.items() if form != own and root not in self.maps]
-            if status != statuses.CONFIGURATION or not foreign:
+            if found.title and not self.hearing.titled:
+                self.hearing.titled = True
+                self.tell("title", found.title, self.heading(found))
+            self.hearing.tell_warnings()
+            held = self.hearing.held
+            if held is None:
                 return found, status
+            root = str(held.get("path"))
+            if root not in found.formats:
+                raise Trouble(str(held.get("message")), statuses.CONFIGURATION)
             if self.silent:
                 raise Trouble(
-                    f"'{foreign[0]}' is a path of another system, and --yes gives it no place here: answer where its "
-                    f"files go, or use dl-download --map",
+                    f"'{root}' is a path of another system, and --yes gives it no place here: answer where its files "
+                    f"go, or use dl-download --map",
                     statuses.CONFIGURATION,
+                    path=root,
                 )
-            for root in foreign:
-                self.maps[root] = self.new_root(root, found.formats[root])
+            self.maps[root] = self.new_root(root, found.formats[root])
+
+    def asks_for_roots(self, found: Found) -> bool:
+        """Whether roots are to be agreed on. Storage profiles say it of output, as with the reference client."""
+        if self.what == "input":
+            return True
+        return all(root in self.maps or found.place(root) == root for root in found.roots)
 
     def new_root(self, root: str, form: str) -> str:
         """The folder that a person or program names for a root of another system."""
@@ -144,7 +172,7 @@ class Download:
     def tell(self, kind: str, value: object, text: str | None = None) -> None:
         """A message: to a program as JSON, to a person as text."""
         if self.json:
-            print(json.dumps({"messageType": kind, "value": value}), flush=True)
+            tell(kind, value)
         elif text is not None:
             print(text, flush=True)
 
@@ -155,7 +183,6 @@ class Download:
         """
         line = sys.stdin.readline()
         if not line.strip():
-            self.tell("error", "")
             raise Trouble("nobody confirms the paths: give --yes to accept them all", statuses.USAGE)
         try:
             answer = json.loads(line)
@@ -163,30 +190,28 @@ class Download:
         except (ValueError, KeyError, TypeError):
             roots = None
         if not isinstance(roots, list) or len(roots) != count or not all(map(_is_absolute, roots)):
-            told = f"expected a pathconfirm message with {count} absolute paths"
-            self.tell("error", told)
-            raise Trouble(told, statuses.USAGE)
+            raise Trouble(f"expected a pathconfirm message with {count} absolute paths", statuses.USAGE)
         return [os.path.normpath(root) for root in roots]
 
     def confirmed(self, found: Found) -> bool:
         """Let a person or program agree to the roots or move them; False if they want no download."""
-        roots = list(found.roots)
+        groups = _merged([(found.place(root), [root]) for root in found.roots])
         if self.json:
-            self.tell("presummary", {self.maps.get(root, root): found.roots[root] for root in roots})
-            self.tell("path", [self.maps.get(root, root) for root in roots])
-            for root, new in zip(roots, self.answered(len(roots)), strict=True):
-                self.move(root, new)
+            paths = {place: [path for root in roots for path in found.roots[root]] for place, roots in groups}
+            self.tell("presummary", paths)
+            self.tell("path", list(paths))
+            for (place, roots), new in zip(groups, self.answered(len(groups)), strict=True):
+                self.move(roots, place, new)
             return True
         while True:
             print("\nSummary of files to download:")
-            for root in roots:
-                place = self.maps.get(root, root)
-                paths = [os.path.join(place, path) for path in found.roots[root]]
-                print(f"    {os.path.commonpath(paths)} ({_files(len(paths))})")
+            for place, roots in groups:
+                listed = [os.path.join(place, path) for root in roots for path in found.roots[root]]
+                print(f"    {os.path.commonpath(listed)} ({_files(len(listed))})")
             print("\nThe files may go to several root directories, which are now:")
-            for index, root in enumerate(roots):
-                print(f"[{index}] {self.maps.get(root, root)}")
-            numbers = [str(index) for index in range(len(roots))]
+            for index, (place, _) in enumerate(groups):
+                print(f"[{index}] {place}")
+            numbers = [str(index) for index in range(len(groups))]
             answer = self.shell.line(
                 "> Please enter the index of root directory to edit, y to proceed without changes, or n to cancel the "
                 f"download ({', '.join([*numbers, 'y', 'n'])}) [y]: "
@@ -196,17 +221,17 @@ class Download:
             if answer == "n":
                 return False
             if answer in numbers:
-                root = roots[int(answer)]
-                place = self.maps.get(root, root)
+                place, roots = groups[int(answer)]
                 told = "> Please enter the new root directory path, or press Enter to keep it unchanged"
-                self.move(root, os.path.abspath(os.path.expanduser(self.shell.line(f"{told} [{place}]: ") or place)))
+                new = os.path.abspath(os.path.expanduser(self.shell.line(f"{told} [{place}]: ") or place))
+                self.move(roots, place, new)
+                groups[int(answer)] = new, roots
+                groups = _merged(groups)
 
-    def move(self, root: str, place: str) -> None:
-        """Have the files of a root go below `place`."""
-        if place != root:
-            self.maps[root] = place
-        else:
-            self.maps.pop(root, None)
+    def move(self, roots: list[str], place: str, new: str) -> None:
+        """Have the files of roots go below `new`, and not `place`."""
+        if new != place:
+            self.maps.update(dict.fromkeys(roots, new))
 
     def chosen(self, found: Found) -> bool:
         """Let a person choose what happens to files that exist; False if they want no download."""
@@ -236,31 +261,89 @@ class Download:
 
     def places(self, found: Found) -> list[str]:
         """Where the files go, one path for each."""
-        if found.mapped and not self.maps:
-            return [path for paths in found.local.values() for path in paths]
-        return [os.path.join(self.maps.get(root, root), path) for root, paths in found.roots.items() for path in paths]
+        places = []
+        for root, paths in found.roots.items():
+            if root in self.maps:
+                places += [os.path.join(self.maps[root], path) for path in paths]
+            else:
+                places += found.local[root]
+        return places
 
 
-class JsonListener(Listener):
-    """Passes progress and errors on to a program, as messages."""
+class Hearing(Listener):
+    """Hears what the stages say: passes it on to a program as messages, and tells each warning once."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, as_json: bool) -> None:
+        self.json = as_json
         self.percent = -1
+        self.warned: set[str] = set()
+        self.waiting: list[str] = []  # warnings to be told behind the title
+        self.titled = False
+        self.looking = False
+        self.held: dict[str, object] | None = None  # the trouble with a look that a new root may end
 
     def progress(self, row: dict[str, object]) -> None:
         done, total = row.get("done_bytes"), row.get("total_bytes")
-        if isinstance(done, int) and isinstance(total, int) and total:
+        if self.json and not self.looking and isinstance(done, int) and isinstance(total, int) and total:
             percent = min(100, 100 * done // total)
             if percent > self.percent:
                 self.percent = percent
-                print(json.dumps({"messageType": "progress", "value": str(percent)}), flush=True)
+                tell("progress", str(percent))
+
+    def keeps(self, row: dict[str, object]) -> bool:
+        if row.get("status") is None:
+            message = str(row.get("message"))
+            if message in self.warned:
+                return True
+            self.warned.add(message)
+            if self.json and self.looking:
+                self.waiting.append(message)
+            elif self.json:
+                tell("warning", message)
+        elif self.looking and row.get("status") == statuses.CONFIGURATION:
+            self.held = row
+            return True
+        return False
+
+    def tell_warnings(self) -> None:
+        """Tell a program of the warnings that a look brought."""
+        for message in self.waiting:
+            tell("warning", message)
+        self.waiting.clear()
 
     def error(self, text: str) -> None:
-        print(json.dumps({"messageType": "error", "value": text}), flush=True)
+        if self.json:
+            tell("error", text)
+
+
+def download(options: Arguments, shell: Shell, what: str) -> int:
+    """Download the output or input of a job, as the options say. A program is told of every failure.
+
+    Raises: Trouble.
+    """
+    try:
+        return Download(options, shell, what).run()
+    except Trouble as trouble:
+        if output_form(options) == "json":
+            tell("error", trouble.message)
+        raise
+
+
+def tell(kind: str, value: object) -> None:
+    """A message for a program."""
+    print(json.dumps({"messageType": kind, "value": value}), flush=True)
 
 
 def _is_absolute(path: object) -> bool:
     return isinstance(path, str) and os.path.isabs(path)
+
+
+def _merged(groups: list[tuple[str, list[str]]]) -> list[tuple[str, list[str]]]:
+    """Places and the roots that go there, each place once."""
+    merged: dict[str, list[str]] = {}
+    for place, roots in groups:
+        merged.setdefault(place, []).extend(roots)
+    return list(merged.items())
 
 
 def _files(count: int) -> str:

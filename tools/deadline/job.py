@@ -272,9 +272,9 @@ def download_output(options: Arguments, shell: Shell) -> int:
       --yes                        Do not ask.
       --output=<form>              verbose or json; else verbose on a terminal.
     """
-    from .download import Download
+    from .download import download
 
-    return Download(options, shell, "output").run()
+    return download(options, shell, "output")
 
 
 def download_input(options: Arguments, shell: Shell) -> int:
@@ -297,9 +297,9 @@ def download_input(options: Arguments, shell: Shell) -> int:
       --yes                        Do not ask.
       --output=<form>              verbose or json; else verbose on a terminal.
     """
-    from .download import Download
+    from .download import download
 
-    return Download(options, shell, "input").run()
+    return download(options, shell, "input")
 
 
 COMMANDS = {

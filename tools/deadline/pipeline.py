@@ -73,15 +73,12 @@ class Shell:
         status, _ = self.read(*stages)
         return status
 
-    def read(self, *stages: Stage, listener: Listener | None = None, hold: int | None = None) -> tuple[int, bytes]:
-        """Run stages that only look, and return the status and what the last one wrote.
-
-        What a stage says of a failure with the status `hold` is not passed on: the caller sees to it.
-        """
+    def read(self, *stages: Stage, listener: Listener | None = None) -> tuple[int, bytes]:
+        """Run stages that only look, and return the status and what the last one wrote."""
         listed = [self._with_common(stage) for stage in stages]
         if self.show:
             _print_error(f"+ {shell_text(listed)}\n")
-        running = Running(self, listed, capture=True, listener=listener, hold=hold)
+        running = Running(self, listed, capture=True, listener=listener)
         return running.wait(), bytes(running.captured)
 
     def _with_common(self, stage: Stage) -> Stage:
@@ -163,7 +160,6 @@ class Running:
         capture: bool = False,
         draws: bool = True,
         listener: Listener | None = None,
-        hold: int | None = None,
     ) -> None:
         """Start all stages.
 
@@ -174,7 +170,7 @@ class Running:
         self.names = [stage[0] for stage in stages]
         commands = [[*program(stage[0]), *stage[1:]] for stage in stages]
         self.capture, self.captured = capture, bytearray()
-        self.narrator = Narrator(self.names, shell.mode, draws, listener, hold)
+        self.narrator = Narrator(self.names, shell.mode, draws, listener)
         # Text must not run into the line of progress on the same terminal: it goes by way of us.
         self.relays = not capture and self.narrator.draws and os.isatty(1)
         environment = {**os.environ, "DL_PROGRESS": "json"}
@@ -298,6 +294,10 @@ class Listener:
     def progress(self, row: dict[str, object]) -> None:
         """A stage's progress record."""
 
+    def keeps(self, row: dict[str, object]) -> bool:
+        """Whether it sees to an error or warning itself, so that it is not told."""
+        return False
+
     def error(self, text: str) -> None:
         """The line of an error that ends the work."""
 
@@ -308,8 +308,8 @@ class Narrator:
     With progress as JSON it passes their records on. What follows from the failure of another stage is left out.
     """
 
-    def __init__(self, names: list[str], mode: str, draws: bool, listener: Listener | None, hold: int | None) -> None:
-        self.names, self.listener, self.hold = names, listener, hold
+    def __init__(self, names: list[str], mode: str, draws: bool, listener: Listener | None) -> None:
+        self.names, self.listener = names, listener
         self.json, self.draws = mode == "json", mode == "bar" and draws
         self.tails = [b""] * len(names)
         self.latest: dict[int, str] = {}
@@ -341,7 +341,7 @@ class Narrator:
                 self.listener.progress(row)
         elif row.get("type") == "error":
             status, message = row.get("status"), str(row.get("message"))
-            if status is not None and status == self.hold:
+            if self.listener and self.listener.keeps(row):
                 return
             told = f"{row.get('tool')}: {'' if status else 'warning: '}{' '.join(message.splitlines())}"
             if message.startswith(NOT_WHOLE):

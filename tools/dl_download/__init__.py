@@ -299,8 +299,11 @@ class Download:
                 self.profiles[each] = self.client.call("GetStorageProfileForQueue", asked)
         return rules_between(self.profiles[theirs], self.profiles[ours])
 
-    def _places(self, root: str, kind: str, profiled: list[Rule] | None) -> list[Place]:
-        """Where the files of a root go, the longest prefix first; files without a place are left out."""
+    def _places(self, root: str, kind: str, profiled: list[Rule] | None, *, stays: bool = False) -> list[Place]:
+        """Where the files of a root go, the longest prefix first; files without a place are left out.
+
+        With `stays`, those that no rule of the storage profiles holds stay where the job has them.
+        """
         from libdeadline.path_mapping import PathMapping
         from libdeadline.paths import absolute, flavour_of, is_within, path_format, relative
 
@@ -321,15 +324,15 @@ class Download:
                 prefix = relative(source, normal, flavour).replace(flavour.sep, "/") + "/"
                 places.append(Place(prefix, os.path.abspath(each.destination_path)))
         places.sort(key=lambda place: len(place.prefix), reverse=True)
-        if profiled is None:
-            if kind != path_format():
-                if not places:
-                    raise Trouble(
-                        f"'{root}' is a {kind} path: tell where its files go with --map '{root}=<folder>'",
-                        statuses.CONFIGURATION,
-                    )
-            else:
+        if profiled is None or stays:
+            if kind == path_format():
                 places.append(Place("", root))
+            elif not places:
+                raise Trouble(
+                    f"'{root}' is a {kind} path: tell where its files go with --map '{root}=<folder>'",
+                    statuses.CONFIGURATION,
+                    path=root,
+                )
         return places
 
     def _fetched(
@@ -370,17 +373,17 @@ class Download:
         batches = []
         for root, parts in roots.items():
             kind = parts[0].source.root_path_format or "posix"
-            batches.append(Batch(root, kind, Files(parts), self._places(root, kind, profiled)))
+            # Output goes where both profiles say, or it is left out; what is put in need not be of a location.
+            stays = not all(part.source.output for part in parts)
+            batches.append(Batch(root, kind, Files(parts), self._places(root, kind, profiled, stays=stays)))
         # All is checked, of all roots, before anything is written.
-        needed: dict[str, int] = {}
-        count = left_out = 0
-        for batch in batches:
-            for entry, place, _ in self._chosen(batch):
-                if place is None:
-                    left_out += 1
-                else:
-                    count += 1
-                    needed[place.folder] = needed.get(place.folder, 0) + entry.size
+        count, left_out, needed = self._measured(batches)
+        if left_out and not count:
+            self.run.warn("no file lies in a location that both storage profiles have: paths are taken as they are")
+            batches = [
+                batch._replace(places=self._places(batch.root, batch.root_path_format, None)) for batch in batches
+            ]
+            count, left_out, needed = self._measured(batches)
         self.figures["total_count"] += count
         self.figures["total_bytes"] += sum(needed.values())
         if left_out:
@@ -397,6 +400,19 @@ class Download:
                 raise trouble
         for batch in batches:
             yield from self._transferred(batch)
+
+    def _measured(self, batches: list[Batch]) -> tuple[int, int, dict[str, int]]:
+        """(files that are wanted, files that have no place, bytes by folder)."""
+        needed: dict[str, int] = {}
+        count = left_out = 0
+        for batch in batches:
+            for entry, place, _ in self._chosen(batch):
+                if place is None:
+                    left_out += 1
+                else:
+                    count += 1
+                    needed[place.folder] = needed.get(place.folder, 0) + entry.size
+        return count, left_out, needed
 
     def _own_folder(self, source: Source, taken: set[str]) -> str:
         """The folder of a manifest's name that its files go to."""

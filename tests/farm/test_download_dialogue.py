@@ -1,0 +1,260 @@
+"""deadline job download-output and download-input: the dialogue with a program or a person, and where files go."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from renders import Renders, texts
+from simulated_worker import Submitted, step, template
+
+from libdeadline import store
+
+Message = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def renders(farm: Any) -> Renders:
+    return Renders(farm)
+
+
+class Person:
+    """Somebody with settings of their own."""
+
+    def __init__(self, renders: Renders, folder: Path) -> None:
+        self.renders, self.folder = renders, folder
+        config = folder / "config"
+        config.write_text(Path(renders.farm.environment["DEADLINE_CONFIG_FILE_PATH"]).read_text())
+        self.environment = {
+            **renders.farm.environment, "HOME": str(folder), "DEADLINE_CONFIG_FILE_PATH": str(config),
+        }  # fmt: skip
+
+    def run(self, *words: str, answers: str = "", status: int = 0) -> tuple[str, str]:
+        """What a command prints, and what it says on standard error."""
+        done = subprocess.run(
+            words, env=self.environment, cwd=self.folder, input=answers, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == status, (words, done.stdout, done.stderr)
+        return done.stdout, done.stderr
+
+    def download(self, what: str, job_id: str, *words: str, answers: str = "", status: int = 0) -> tuple[str, str]:
+        command = ("deadline", "job", f"download-{what}", "--job-id", job_id, *words)
+        return self.run(*self.renders.command(*command), answers=answers, status=status)
+
+    def messages(self, what: str, job_id: str, *words: str, answer: Any = (), status: int = 0) -> list[Message]:
+        """The messages of a download that a program answers with these lists of roots."""
+        lines = [json.dumps({"messageType": "pathconfirm", "value": value}) + "\n" for value in answer]
+        out, self.errors = self.download(
+            what, job_id, "--output", "json", *words, answers="".join(lines), status=status
+        )
+        return [json.loads(line) for line in out.splitlines() if line]
+
+    def use(self, profile: str) -> None:
+        self.run("deadline", "config", "set", "defaults.farm_id", self.renders.ids.farm)
+        self.run("deadline", "config", "set", "settings.storage_profile_id", profile)
+
+
+@pytest.fixture
+def person(renders: Renders, tmp_path: Path) -> Person:
+    return Person(renders, tmp_path)
+
+
+def kinds(messages: list[Message]) -> list[str]:
+    """The kinds of messages, progress aside."""
+    return [message["messageType"] for message in messages if message["messageType"] != "progress"]
+
+
+def values(messages: list[Message], kind: str) -> list[Any]:
+    return [message["value"] for message in messages if message["messageType"] == kind]
+
+
+def inputs(renders: Renders, roots: dict[str, dict[str, str]], profile: str | None = None) -> str:
+    """A job with files below several roots, path to text: its id."""
+    rows = []
+    for root, files in roots.items():
+        path = store.input_manifest(renders.ids.farm, renders.ids.queue, root)
+        rows.append(
+            {
+                "rootPath": root,
+                "rootPathFormat": "windows" if root[1:2] == ":" else "posix",
+                "inputManifestPath": path,
+                "inputManifestHash": renders.put_manifest(path, files, root),
+            }
+        )
+    fields = {"storageProfileId": profile} if profile else {}
+    job = Submitted(
+        renders, renders.ids, template(step()), targetTaskRunStatus="SUSPENDED",
+        attachments={"manifests": rows, "fileSystem": "COPIED"}, **fields,
+    )  # fmt: skip
+    return str(job.ids["jobId"])
+
+
+def profile(renders: Renders, family: str, **locations: str) -> str:
+    made = renders.api.create_storage_profile(
+        farmId=renders.ids.farm, displayName=f"of {uuid4().hex[:6]}", osFamily=family,
+        fileSystemLocations=[{"name": name, "path": path, "type": "SHARED"} for name, path in locations.items()],
+    )["storageProfileId"]  # fmt: skip
+    renders.api.update_queue(farmId=renders.ids.farm, queueId=renders.ids.queue, allowedStorageProfileIdsToAdd=[made])
+    return str(made)
+
+
+def test_roots_of_another_system_get_a_place_and_then_all_are_confirmed(person: Person, renders: Renders) -> None:
+    here = person.folder
+    job = inputs(renders, {"P:\\show": {"a/w": "w"}, "Q:\\": {"q": "q"}, str(here / "own"): {"n": "n"}})
+    places = [str(here / name) for name in ("one", "two", "own")]
+    moved = [str(here / name) for name in ("one", "other", "own")]
+    told = person.messages("input", job, answer=[places[:1], places[1:2], moved])
+    assert kinds(told) == ["title", "path", "path", "presummary", "path", "summary"]
+    assert values(told, "path") == [["P:\\show"], ["Q:\\"], places]
+    assert values(told, "presummary") == [dict(zip(places, (["a/w"], ["q"], ["n"]), strict=True))]
+    (summary,) = [message for message in told if message["messageType"] == "summary"]
+    assert (summary["fileCount"], sorted(summary["files"])) == (
+        3,
+        [f"{moved[0]}/a/w", f"{moved[1]}/q", f"{moved[2]}/n"],
+    )
+    assert (here / "one/a/w").read_text() == "w"
+    # Two that go to one place are confirmed as one.
+    told = person.messages("input", job, answer=[places[:1], places[:1], [places[0], places[2]]])
+    assert values(told, "path")[2] == [places[0], places[2]]
+    assert texts(here / "one") == {"a/w": "w", "q": "q"}
+
+
+@pytest.mark.parametrize("words", [["--output", "json"], ["--output", "verbose"]])
+def test_yes_never_asks(person: Person, renders: Renders, words: list[str]) -> None:
+    """The reference waits for an answer here, or fails with no word about why."""
+    job = inputs(renders, {"P:\\show": {"a": "a"}})
+    out, errors = person.download("input", job, "--yes", *words, status=78)
+    assert "P:\\show" in errors
+    if "json" in words:
+        told = [json.loads(line) for line in out.splitlines()]
+        assert kinds(told) == ["title", "error"]
+        assert "P:\\show" in told[1]["value"]
+    assert not list(person.folder.glob("P:*"))
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("", "nobody confirms"),
+        ("nonsense", "expected a pathconfirm"),
+        ('{"messageType": "other", "value": ["/a"]}', "expected a pathconfirm"),
+        ('{"messageType": "pathconfirm", "value": ["relative"]}', "absolute paths"),
+        ('{"messageType": "pathconfirm", "value": ["/a", "/b"]}', "1 absolute"),
+        ('{"messageType": "pathconfirm"}', "expected a pathconfirm"),
+    ],
+)
+def test_a_wrong_answer_is_an_error_message(person: Person, renders: Renders, line: str, told: str) -> None:
+    job = inputs(renders, {str(person.folder / "in"): {"a": "a"}})
+    out, errors = person.download("input", job, "--output", "json", answers=line + "\n", status=64)
+    assert kinds([json.loads(line) for line in out.splitlines()]) == ["title", "presummary", "path", "error"]
+    assert told in json.loads(out.splitlines()[-1])["value"] and told in errors
+    assert not (person.folder / "in").exists()
+
+
+def test_every_failure_is_told_to_a_program(person: Person, renders: Renders) -> None:
+    for words, status in ((["--task-id", "task-1"], 64), (["--conflict-resolution", "guess"], 64)):
+        (message,) = person.messages("output", "job-" + "0" * 32, *words, status=status)
+        assert message["messageType"] == "error" and message["value"]
+    (message,) = person.messages("output", "job-" + "0" * 32, status=66)
+    assert message["messageType"] == "error" and "job-000" in message["value"]
+
+
+def test_storage_profiles_place_output(person: Person, renders: Renders) -> None:
+    """Mapped output is not asked about, needs no special working directory, and warnings are messages, told once."""
+    here = person.folder / "show"
+    here.mkdir()
+    studio = profile(renders, "LINUX", Show="/studio/show")
+    person.use(profile(renders, "LINUX", Show=str(here)))
+    job = renders.submit("/studio", {"show/b": "b", "gone/c": "c"}, profile=studio)
+    renders.render()
+    told = person.messages("output", job.ids["jobId"])
+    assert kinds(told) == ["title", "warning", "summary"]
+    assert "1 files lie outside" in values(told, "warning")[0]
+    assert person.errors.count("1 files lie outside") == 1
+    assert texts(here) == {"b": "b"}
+    assert max(int(value) for value in values(told, "progress")) <= 100
+    # Without the profiles it is a plain root, which is asked about.
+    plain = person.messages("output", job.ids["jobId"], "--ignore-storage-profiles", answer=[[str(here / "x")]])
+    assert values(plain, "path") == [["/studio"]]
+    assert texts(here / "x") == {"show/b": "b", "gone/c": "c"}
+
+
+def test_output_of_no_common_location_is_taken_as_it_is(person: Person, renders: Renders) -> None:
+    studio = profile(renders, "LINUX", Show="/studio/show")
+    person.use(profile(renders, "LINUX", Show=str(person.folder)))
+    out = person.folder / "out"
+    job = renders.submit(out, {"f": "f"}, profile=studio)
+    renders.render()
+    told = person.messages("output", job.ids["jobId"], answer=[[str(out)]])
+    assert kinds(told) == ["title", "warning", "presummary", "path", "summary"]
+    assert texts(out) == {"f": "f"}
+
+
+def test_storage_profiles_place_input_and_the_rest_stays(person: Person, renders: Renders) -> None:
+    here, own = person.folder / "show", person.folder / "own"
+    windows = profile(renders, "WINDOWS", Show="P:\\show")
+    studio = profile(renders, "LINUX", Show="/studio/show")
+    person.use(profile(renders, "LINUX", Show=str(here)))
+    job = inputs(renders, {"/studio/show/s1": {"a": "a"}, str(own): {"u": "u"}}, studio)
+    told = person.messages("input", job, "--yes")
+    assert texts(here) == {"s1/a": "a"} and texts(own) == {"u": "u"}
+    assert kinds(told) == ["title", "summary"]
+    told = person.messages("input", job, answer=[[str(here / "s1"), str(person.folder / "moved")]])
+    assert values(told, "path") == [[str(here / "s1"), str(own)]]
+    assert texts(person.folder / "moved") == {"u": "u"}
+    # Of a job of another system, only a root that no rule holds is asked for.
+    job = inputs(renders, {"p:\\SHOW\\s2": {"w/x": "x"}, "Q:\\": {"q": "q"}}, windows)
+    place = str(person.folder / "q")
+    told = person.messages("input", job, answer=[[place], [str(here / "s2"), place]])
+    assert values(told, "path") == [["Q:\\"], [str(here / "s2"), place]]
+    assert texts(here) == {"s1/a": "a", "s2/w/x": "x"}
+    assert texts(person.folder / "q") == {"q": "q"}
+
+
+def test_globs_of_local_paths_see_where_roots_were_moved_to(person: Person, renders: Renders) -> None:
+    root, new = person.folder / "root", person.folder / "new"
+    job = inputs(renders, {str(root): {"d/a": "a", "b": "b"}})
+    told = person.messages("input", job, "-i", f"{new}/d/", answer=[[str(new)]])
+    assert values(told, "presummary") == [{str(root): ["b", "d/a"]}]
+    assert texts(new) == {"d/a": "a"}
+    told = person.messages("input", job, "-i", f"{new}/d/", "--match-paths-by", "job")
+    assert kinds(told) == ["title", "summary"]
+    person.messages("input", job, "-i", f"{root}/b", "--match-paths-by", "JOB", answer=[[str(new)]])
+    assert texts(new) == {"d/a": "a", "b": "b"}
+
+
+def test_roots_that_are_moved_together_keep_all_files(person: Person, renders: Renders) -> None:
+    """The reference fails where a path with a folder stands in both, and writes both into one file elsewhere."""
+    both = str(person.folder / "both")
+    job = inputs(
+        renders,
+        {
+            str(person.folder / "a"): {"f.txt": "of a", "d/x": "a", "only": "o"},
+            str(person.folder / "b"): {"f.txt": "of b", "d/x": "b"},
+        },
+    )
+    told = person.messages("input", job, answer=[[both, both]])
+    assert texts(Path(both)) == {"f.txt": "of a", "f (1).txt": "of b", "d/x": "a", "d/x (1)": "b", "only": "o"}
+    assert max(int(value) for value in values(told, "progress")) <= 100
+
+
+def test_a_person_edits_a_root_and_chooses_what_happens_to_files(person: Person, renders: Renders) -> None:
+    root, new = person.folder / "root", person.folder / "new"
+    job = inputs(renders, {str(root): {"a": "a"}})
+    new.mkdir()
+    (new / "a").write_text("mine")
+    out, _ = person.download("input", job, "--output", "verbose", answers=f"0\n{new}\ny\n1\n")
+    assert f"[0] {root}" in out and f"[0] {new}" in out and "Skipped 1 file" in out
+    assert texts(new) == {"a": "mine"}
+    out, _ = person.download("input", job, "--output", "verbose", answers="n\n")
+    assert "canceled" in out and not root.exists()
+    out, _ = person.download("input", job, "--output", "verbose", answers=f"0\n{new}\n\nn\n")
+    assert "canceled" in out and texts(new) == {"a": "mine"}
+    person.download("input", job, "--output", "verbose", answers=f"0\n{new}\n\n2\n")
+    assert texts(new) == {"a": "a"}
+    _, errors = person.download("input", job, "--output", "verbose", answers="", status=64)
+    assert "nobody answers" in errors
