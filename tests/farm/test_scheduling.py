@@ -387,6 +387,17 @@ def test_max_worker_count(farmd, farm_ids, two_workers):
     assert job.status == "SUCCEEDED"
 
 
+def test_fewer_workers_than_before(farmd, farm_ids, two_workers):
+    job = Submitted(farmd, farm_ids, template(step("step", 6)), maxWorkerCount=2)
+    first, second = two_workers
+    assert first.exchange()["assignedSessions"] and second.exchange()["assignedSessions"]
+    job.update(maxWorkerCount=1)
+    second.work()  # it ends what it has in hand
+    assert [status for _, _, _, status in second.ran] == ["SUCCEEDED"]
+    first.work()
+    assert job.status == "SUCCEEDED" and len(first.ran) == 5
+
+
 def test_workers_share_a_job(farmd, farm_ids, two_workers):
     job = Submitted(farmd, farm_ids, template(step("step", 4)))
     for worker in two_workers:
@@ -519,6 +530,15 @@ def test_limits_are_never_exceeded(farmd, farm_ids, two_workers):
     second.work()
     assert job.status == "SUCCEEDED"
     assert client.get_limit(farmId=farm_ids.farm, limitId=limit)["currentCount"] == 0
+    # Lowered, it holds for the next task of a session, too.
+    job = Submitted(farmd, farm_ids, template({**step("step", 4), **needs}))
+    assert first.exchange()["assignedSessions"] and second.exchange()["assignedSessions"]
+    client.update_limit(farmId=farm_ids.farm, limitId=limit, maxCount=1)
+    first.run_assigned()
+    assert not first.exchange()["assignedSessions"]
+    second.work()
+    first.work()
+    assert job.status == "SUCCEEDED"
     client.update_queue_limit_association(**pair, status="STOP_LIMIT_USAGE_AND_CANCEL_TASKS")
 
 

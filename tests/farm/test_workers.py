@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import random
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
+from conftest import CONFIGURATION, ROLE
 from simulated_worker import CAPABILITIES, SimulatedWorker, Submitted, audit, clear, environment, step, template
 
 
@@ -191,6 +191,28 @@ def test_the_work_of_a_lost_worker_is_done_by_another(farmd, farm_ids, worker):
     lost.stop()
 
 
+def test_a_short_silence_is_measured_as_it_is(start_farmd, tmp_path):
+    """A worker that calls is heard, however little the farm writes of it."""
+    (tmp_path / "farm").mkdir()
+    settings = {"worker_silence_s": 1, "worker_look_s": 0.05, "worker_hold_s": 0.1}
+    (tmp_path / "farm" / "config.json").write_text(json.dumps({"settings": settings}))
+    server = start_farmd(tmp_path / "farm")
+    client = server.client()
+    farm = client.create_farm(displayName="farm")["farmId"]
+    fleet = client.create_fleet(
+        farmId=farm, displayName="fleet", roleArn=ROLE, maxWorkerCount=1, configuration=CONFIGURATION
+    )["fleetId"]
+    worker = SimulatedWorker(client, farm, fleet).start()
+    until = time.monotonic() + 2
+    while time.monotonic() < until:
+        worker.exchange()
+    assert worker.status == "IDLE"
+    limit = time.monotonic() + 5
+    while worker.status != "NOT_RESPONDING":
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+
+
 def test_what_a_lost_worker_had_not_begun_is_not_held_against_the_task(farmd, farm_ids):
     job = Submitted(farmd, farm_ids, template(step()), maxRetriesPerTask=0)
     lost = SimulatedWorker(farmd.client(), farm_ids.farm, farm_ids.fleet).start()
@@ -313,98 +335,6 @@ def test_statistics_sum_worker_time(farmd, farm_ids, worker):
     assert (row["jobName"], row["usageType"], row["count"]) == ("measured", "COMPUTE", 1)
     assert row["runtimeInSeconds"]["sum"] == pytest.approx(span) and span > 0.3
     assert row["costInUsd"]["sum"] == pytest.approx(span / 3600)
-
-
-@pytest.mark.parametrize("seed", [1, 2])
-def test_nothing_is_lost_or_done_twice_whatever_happens(farmd, farm_ids, seed):
-    """A soak: failures, cancels, requeues, lost answers, workers that restart, and a service killed again and again."""
-    chance = random.Random(seed)
-    client = farmd.client()
-    limit_name = f"amount.limit.soak{seed}"
-    limit = client.create_limit(farmId=farm_ids.farm, displayName="soak", amountRequirementName=limit_name, maxCount=2)[
-        "limitId"
-    ]
-    client.create_queue_limit_association(farmId=farm_ids.farm, queueId=farm_ids.queue, limitId=limit)
-    limited = {"hostRequirements": {"amounts": [{"name": limit_name, "min": 1}]}}
-    bodies = [
-        template(step("a", 12), step("b", 5, after=("a",)), step("c", after=("a", "b"))),
-        template({**step("a", 9), **limited}, jobEnvironments=[environment("outer")]),
-        template({**step("a", 6), "stepEnvironments": [environment("inner")]}, jobEnvironments=[environment("outer")]),
-    ]
-    jobs = [
-        Submitted(farmd, farm_ids, bodies[index % 3], priority=chance.randrange(100), maxRetriesPerTask=8,
-                  maxFailedTasksCount=100)
-        for index in range(6)
-    ]  # fmt: skip
-    workers = [SimulatedWorker(farmd.client(), farm_ids.farm, farm_ids.fleet).start() for _ in range(3)]
-
-    def decide(kind, body, action_id):
-        luck = chance.random()
-        if kind == "taskRun":
-            return "FAILED" if luck < 0.08 else "INTERRUPTED" if luck < 0.1 else None if luck < 0.25 else "SUCCEEDED"
-        return "FAILED" if luck < 0.05 else "SUCCEEDED"
-
-    def exchange(worker):
-        answers_lost = chance.random() < 0.1
-        before, pending = worker.schedule, dict(worker.pending)
-        worker.exchange()
-        if answers_lost:
-            worker.schedule, worker.pending = before, pending  # the report goes again
-        else:
-            for action_id, kind, _ in worker.actions():
-                if kind == "taskRun" and chance.random() < 0.3 and action_id not in worker.pending:
-                    worker.begin(action_id)
-                    break
-            worker.run_assigned(decide)
-
-    for turn in range(100):
-        worker = chance.choice(workers)
-        try:
-            exchange(worker)
-        except ClientError as error:
-            # A worker that was given up starts anew, as an agent would.
-            assert error.response["Error"]["Code"] in ("ConflictException", "ResourceNotFoundException"), error
-            worker.pending.clear()
-            worker.start()
-        luck = chance.random()
-        job = chance.choice(jobs)
-        if luck < 0.03:
-            job.update(targetTaskRunStatus=chance.choice(["CANCELED", "SUSPENDED"]))
-        elif luck < 0.08:
-            job.update(targetTaskRunStatus="READY")
-        elif luck < 0.11:
-            job.update_task(chance.randrange(5), chance.choice(["READY", "CANCELED", "SUCCEEDED", "FAILED"]), "a")
-        elif luck < 0.13:
-            worker.pending.clear()
-            worker.schedule = {}
-            worker.start()
-        elif luck < 0.15:
-            farmd.restart()
-        if turn % 10 == 0:
-            audit(farmd.dir)
-    for job in jobs:
-        job.update(targetTaskRunStatus="READY")
-    for worker in workers:  # one may have been silent too long
-        worker.pending.clear()
-        worker.schedule = {}
-        worker.start()
-    for _ in range(20):
-        for worker in workers:
-            worker.work()
-        if all(job.status == "SUCCEEDED" for job in jobs):
-            break
-    audit(farmd.dir)
-    for job in jobs:
-        assert job.status == "SUCCEEDED", job.counts
-        assert all(session["lifecycleStatus"] == "ENDED" for session in job.sessions())
-        for action in job.actions():
-            assert action["status"] not in ("ASSIGNED", "RUNNING", "CANCELING")
-    for worker in workers:
-        worker.stop()
-    client.update_queue_limit_association(
-        farmId=farm_ids.farm, queueId=farm_ids.queue, limitId=limit, status="STOP_LIMIT_USAGE_AND_CANCEL_TASKS"
-    )
-    audit(farmd.dir)
 
 
 def test_a_dead_service_takes_nothing_with_it(farmd, farm_ids, worker):

@@ -29,7 +29,9 @@ JOB_COLUMNS = (
     "job, job_id, farm_id, queue_id, priority, max_workers, lifecycle_status, retries, created_at,"
     " n_assigned, n_starting, n_scheduled, n_running, attachments IS NOT NULL AS attached"
 )
-HEARD_MS = 10_000  # how stale the time may be at which a worker was heard; well below the silence that loses it
+SILENT_S = 60  # at least this long without a word before a worker is lost
+HEARD_MS = 10_000  # how stale the time may be at which a worker was heard
+HEARD_PARTS = 4  # and at most this part of the silence that loses it
 SHUNNED_MS = 5000  # how long a worker leaves a job to others after a set-up that failed
 
 
@@ -295,7 +297,7 @@ class Scheduler:
         if room <= 0 or not self.associated(session["queue_id"]):
             return False
         queue = store.one(self.db, "SELECT * FROM queues WHERE queue_id = ?", session["queue_id"])
-        if queue is None or not self.stays(queue, job):
+        if queue is None or self.is_full(job) or not self.stays(queue, job):
             return False
         return self.assign(session["session"], step, room) > 0
 
@@ -416,16 +418,18 @@ class Scheduler:
         return best is None or best[0]["job"] == job["job"]
 
     def is_full(self, job: sqlite3.Row) -> bool:
-        """Whether a job has all the workers that it may have, this one not among them."""
+        """Whether a job has all the workers that it may have, this one not among them.
+
+        Where it may have fewer than before, those that came last are too many.
+        """
         if job["max_workers"] < 0:
             return False
-        workers = {
-            row[0]
-            for row in self.db.execute(
-                "SELECT DISTINCT worker FROM sessions WHERE job = ? AND status = 'STARTED'", (job["job"],)
-            )
-        }
-        return self.worker["worker"] not in workers and len(workers) >= job["max_workers"]
+        rows = self.db.execute(
+            "SELECT worker FROM sessions WHERE job = ? AND status = 'STARTED' GROUP BY worker ORDER BY min(session)"
+            " LIMIT ?",
+            (job["job"], job["max_workers"]),
+        ).fetchall()
+        return len(rows) >= job["max_workers"] and self.worker["worker"] not in {row[0] for row in rows}
 
     def shuns(self, job: sqlite3.Row) -> bool:
         """Whether this worker just failed to set a session of a job up, and an idle one may do better."""
@@ -492,10 +496,10 @@ class Scheduler:
         return True
 
     def assign(self, session: int, step: sqlite3.Row, room: int) -> int:
-        """Give a session up to `room` taskRuns of READY tasks. Returns how many."""
+        """Give a session up to `room` taskRuns of READY tasks, as far as their limits go. Returns how many."""
         limits = self.limits_of(step)
         given = 0
-        while given < room and (not given or not limits or self.has_limits(step)):
+        while given < room and self.has_limits(step):
             if step["chunks"]:
                 chunk = self.next_chunk(step)
                 if not chunk:
@@ -672,7 +676,8 @@ def _answer(call: Call, worker: sqlite3.Row) -> dict[str, Any]:
     changed: dict[str, Any] = {}
     if status != worker["status"]:
         changed = {"status": status, "updated_at": call.now, "updated_by": call.actor}
-    if changed or interval != worker["interval_s"] or call.now - (worker["heard_at"] or 0) > HEARD_MS:
+    stale_ms = min(HEARD_MS, silence_s(call.farm) * 1000 / HEARD_PARTS)
+    if changed or interval != worker["interval_s"] or call.now - (worker["heard_at"] or 0) > stale_ms:
         # Not at each call: an idle farm shall leave the disk alone.
         store.update(db, "workers", {"worker": worker["worker"]}, heard_at=call.now, interval_s=interval, **changed)
     return {
@@ -681,6 +686,11 @@ def _answer(call: Call, worker: sqlite3.Row) -> dict[str, Any]:
         # Not all at the same time: workers that were started together would else go on to call together.
         "updateIntervalSeconds": interval + randint(-(interval // 5), interval // 5),
     }
+
+
+def silence_s(farm: Any) -> float:
+    """How long a worker may be silent at least before it is lost: a setting."""
+    return float(farm.settings.get("worker_silence_s", SILENT_S))
 
 
 def _interval(call: Call, worker: sqlite3.Row, busy: bool) -> int:

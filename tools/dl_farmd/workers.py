@@ -12,12 +12,11 @@ from . import jobs, lookup, pages, store
 from .errors import AccessDenied, Conflict
 from .operations import Call, operation
 from .run_status import Ledger
-from .scheduling import ONLINE, end_sessions, log_configuration, log_group
+from .scheduling import ONLINE, SILENT_S, end_sessions, log_configuration, log_group, silence_s
 from .tags import forget_tags, set_tags
 
 ROLE_LIFE_S = 3600
-SILENT_S = 60  # at least this long without a word, and SILENT_INTERVALS update intervals, before a worker is lost
-SILENT_INTERVALS = 6
+SILENT_INTERVALS = 6  # update intervals without a word, and SILENT_S seconds, before a worker is lost
 LOOK_S = 5
 MAX_SCRIPT_S = 3600  # of a host configuration
 NEARLY = 0.9  # of a fleet's least amount is enough: kernels keep some memory, and not always as much
@@ -34,23 +33,24 @@ def start(farm: Any) -> None:
         )
 
     farm.transaction(restart_clocks)
-    silence_s = farm.settings.get("worker_silence_s", SILENT_S)
-    farm.every(farm.settings.get("worker_look_s", LOOK_S), lambda db: lose_silent(farm, db, silence_s))
+    farm.every(farm.settings.get("worker_look_s", LOOK_S), lambda db: lose_silent(farm, db))
 
 
-def lose_silent(farm: Any, db: sqlite3.Connection, silence_s: float) -> None:
+def lose_silent(farm: Any, db: sqlite3.Connection) -> None:
     """Declare lost the workers that were silent too long, and take back their work."""
     now = farm.now_ms()
     rows = db.execute(
         f"SELECT * FROM workers WHERE status IN ({', '.join('?' * len(ONLINE))})"
         " AND heard_at < ? - max(?, interval_s * ?)",
-        (*ONLINE, now, int(silence_s * 1000), SILENT_INTERVALS * 1000),
+        (*ONLINE, now, int(silence_s(farm) * 1000), SILENT_INTERVALS * 1000),
     ).fetchall()
     for worker in rows:
         ledger = Ledger(db, now)
         end_sessions(ledger, worker, farm, lost=True)
         ledger.settle()
         store.update(db, "workers", {"worker": worker["worker"]}, status="NOT_RESPONDING", updated_at=now)
+        if ledger.readied:
+            farm.emit("work", db, fleet_id=worker["fleet_id"])
         farm.tell(f"worker {worker['worker_id']} does not respond; its work is taken back")
 
 
