@@ -47,7 +47,9 @@ class Service:
             self.farm._thread.submit(int).result(timeout=60)
         return self.errors
 
-    def send(self, method: str, path: str, body: bytes, *, who: Any = None, headers: Any = None) -> Any:
+    def send(
+        self, method: str, path: str, body: bytes, *, who: Any = None, headers: Any = None, service: str = "deadline"
+    ) -> Any:
         """The answer to a request signed with the admin key, or with `who` (as `mint` makes it); None if it is held."""
         key = who or SimpleNamespace(
             access_key_id=self.key.access_key_id, secret_access_key=self.key.secret, session_token=None
@@ -57,7 +59,7 @@ class Service:
         headers = sigv4.sign(
             method, path, canonical, {"host": "x", **(headers or {})}, sha256(body).hexdigest(),
             access_key_id=key.access_key_id, secret=key.secret_access_key, token=key.session_token,
-            region="us-west-2", service="deadline",
+            region="us-west-2", service=service,
         )  # fmt: skip
         self.answers.clear()
         self.server.pending = [server_module.Request(self, method, path, query, headers, body)]

@@ -191,7 +191,11 @@ def test_filtering_over_streams(logs: Any, stream: dict[str, str]) -> None:
     events = [event for page in pages for event in page["events"]]
     assert [event["message"][6:9] for event in events] == ["one", "two", "fiv"]
     assert len({event["eventId"] for event in events}) == 3
-    assert code(logs.filter_log_events, logGroupName=group, filterPattern="{ $.x = 1 }") == "InvalidParameterException"
+    put(logs, other, (6, '{"level": "ERROR", "ms": 12}'), (7, '{"level": "INFO", "ms": 7}'))
+    assert found(filterPattern="{ $.level = ERROR && $.ms > 10 }") == ['{"level": "ERROR", "ms": 12}']
+    assert found(filterPattern="[level=ERROR, word != t*]") == ["ERROR one", "ERROR five (fatal)"]
+    for wrong in ("{ $.x == 1 }", "[", "%(%"):
+        assert code(logs.filter_log_events, logGroupName=group, filterPattern=wrong) == "InvalidParameterException"
     assert code(logs.filter_log_events, logGroupName=group, logStreamNames=["no"]) == "ResourceNotFoundException"
 
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from . import store
+from . import log_patterns, store
 from .errors import OtherProtocol, ServiceError, UnknownOperation, Validation
 from .protocol import Model, Operation
 
@@ -424,11 +424,11 @@ def get_log_events(logs: Logs, db: Database, params: dict[str, Any]) -> dict[str
     forward = params.get("startFromHead", False)
     boundary = None
     if token is not None:
-        found = re.fullmatch(r"([fb])/([0-9]{1,19})-(-?[0-9]{1,19})", token)
+        found = re.fullmatch(r"([fb])/([0-9]+-(?:-1|[0-9]+))", token)
         if found is None:
             raise invalid("The specified nextToken is invalid.")
         forward = found[1] == "f"
-        boundary = (int(found[2]), int(found[3]))
+        boundary = _numbers(found[2])
     sql = "SELECT at, number, ingested_at, message FROM events WHERE stream_id = ? AND at >= ? AND at < ?"
     args: tuple[Any, ...] = (stream["id"], start, end)
     if boundary is not None:
@@ -463,44 +463,15 @@ def get_log_events(logs: Logs, db: Database, params: dict[str, Any]) -> dict[str
     }
 
 
-def _finds(pattern: re.Pattern[str]) -> Callable[[str], bool]:
-    return lambda message: pattern.search(message) is not None
+def _numbers(token: str) -> tuple[int, ...]:
+    """The numbers of a token, each of which the database can hold.
 
-
-def _holds(word: str) -> Callable[[str], bool]:
-    return lambda message: word in message
-
-
-def term_filter(pattern: str) -> Callable[[str], bool]:
-    """Whether a message has the terms of a filter pattern: all plain ones, one of those with ?, none of those with -.
-
-    A term in quotes may hold spaces; %term% is a regular expression. Patterns of fields ({...}, [...]) are refused.
     Raises: OtherProtocol.
     """
-    text = pattern.strip()
-    if text[:1] in ("{", "["):
-        raise invalid("Only filter patterns of terms are supported here.")
-    needed: list[Callable[[str], bool]] = []
-    either: list[Callable[[str], bool]] = []
-    barred: list[Callable[[str], bool]] = []
-    for sign, quoted, regex, plain in re.findall(r'([?-]?)(?:"((?:[^"\\]|\\.)*)"|%((?:[^%\\]|\\.)+)%|(\S+))', text):
-        if regex:
-            try:
-                test = _finds(re.compile(regex))
-            except re.error:
-                raise invalid("The filter pattern holds a regular expression that is not valid.") from None
-        else:
-            test = _holds(plain or re.sub(r"\\(.)", r"\1", quoted))
-        {"": needed, "?": either, "-": barred}[sign].append(test)
-
-    def matches(message: str) -> bool:
-        return (
-            all(test(message) for test in needed)
-            and (not either or any(test(message) for test in either))
-            and not any(test(message) for test in barred)
-        )
-
-    return matches
+    numbers = tuple(int(each) for each in re.findall(r"(?:(?<=-)-)?[0-9]+", token) if len(each) < 25)
+    if len(numbers) != len(re.findall(r"[0-9]+", token)) or max(numbers) >= 1 << 63:
+        raise invalid("The specified nextToken is invalid.")
+    return numbers
 
 
 @operation
@@ -520,18 +491,17 @@ def filter_log_events(logs: Logs, db: Database, params: dict[str, Any]) -> dict[
     streams = {row["id"]: row["name"] for row in db.execute(sql, args)}
     if names and len(streams) < len(set(names)):
         raise not_found("stream")
-    wanted = term_filter(params.get("filterPattern", ""))
+    wanted = log_patterns.compiled(params.get("filterPattern", ""))
     sql = (
         f"SELECT stream_id, at, number, ingested_at, message FROM events"
         f" WHERE stream_id IN ({', '.join(map(str, streams))}) AND at >= ? AND at < ?"
     )
     args = (params.get("startTime", 0), params.get("endTime", 1 << 62))
     if "nextToken" in params:
-        found = re.fullmatch(r"([0-9]{1,19})-([0-9]{1,19})-([0-9]{1,19})", params["nextToken"])
-        if found is None:
+        if not re.fullmatch(r"[0-9]+-[0-9]+-[0-9]+", params["nextToken"]):
             raise invalid("The specified nextToken is invalid.")
         sql += " AND (at, stream_id, number) > (?, ?, ?)"
-        args += tuple(map(int, found.groups()))
+        args += _numbers(params["nextToken"])
     events: list[dict[str, Any]] = []
     limit, size = params.get("limit", 10_000), 0
     place = token = None
@@ -594,10 +564,10 @@ def describe_log_streams(logs: Logs, db: Database, params: dict[str, Any]) -> di
     args: tuple[Any, ...] = (group_id, len(prefix), prefix)
     if "nextToken" in params:
         sort, _, name = params["nextToken"].partition(":")
-        if not sort.isdigit():
+        if not re.fullmatch(r"[0-9]+", sort):
             raise invalid("The specified nextToken is invalid.")
         sql += f" AND ({key}, name) {'<' if descending else '>'} (?, ?)"
-        args += (int(sort), name)
+        args += (*_numbers(sort), name)
     way = "DESC" if descending else "ASC"
     rows = db.execute(f"{sql} ORDER BY sort {way}, name {way} LIMIT ?", (*args, limit + 1)).fetchall()
     token = f"{rows[limit - 1]['sort']}:{rows[limit - 1]['name']}" if len(rows) > limit else None
