@@ -1,7 +1,7 @@
-"""The reference client, as PyPI has it, in a virtual environment of its own.
+"""The reference software, as PyPI has it, in virtual environments of its own.
 
-DL_REFERENCE_VENV names one that exists. Else it is made once below the person's cache folder; where that
-fails, for want of a network, the tests of this folder are skipped.
+DL_REFERENCE_VENV names one that exists and is used for what it has. Else they are made once below the person's cache
+folder; where that fails, for want of a network, the tests that need them are skipped.
 """
 
 from __future__ import annotations
@@ -9,32 +9,68 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 VERSION = "0.60.7"  # whose facts we follow; a later one words some answers otherwise
-PACKAGES = (f"deadline=={VERSION}",)
+AGENT_VERSION = "0.33.6"
 INSTALL_S = 300
+
+
+def _programs(name: str, package: str, has: str) -> Path:
+    """The folder of programs of a virtual environment that has a package; `has` matches what it brings along."""
+    named = os.environ.get("DL_REFERENCE_VENV")
+    if named and any(Path(named).glob(f"lib/python3*/site-packages/{has}")):
+        return Path(named) / "bin"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    venv = cache / "deadline-tools" / f"{name}-python{sys.version_info[0]}.{sys.version_info[1]}"
+    if not (venv / "installed").exists():
+        try:
+            subprocess.run([sys.executable, "-m", "venv", venv], check=True, capture_output=True)
+            install = [venv / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", package]
+            subprocess.run(install, check=True, capture_output=True, timeout=INSTALL_S)
+            (venv / "installed").touch()
+        except (OSError, subprocess.SubprocessError) as error:
+            pytest.skip(f"{package} can't be installed: {error}")
+    return venv / "bin"
 
 
 @pytest.fixture(scope="session")
 def reference() -> str:
     """The program file of the reference client."""
-    named = os.environ.get("DL_REFERENCE_VENV")
-    if named:
-        program = Path(named) / "bin" / "deadline"
-        assert program.exists(), f"DL_REFERENCE_VENV has no {program}"
-        return str(program)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    venv = cache / "deadline-tools" / f"reference-{VERSION}-python{sys.version_info[0]}.{sys.version_info[1]}"
-    program = venv / "bin" / "deadline"
-    if not (venv / "installed").exists():
-        try:
-            subprocess.run([sys.executable, "-m", "venv", venv], check=True, capture_output=True)
-            install = [venv / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES]
-            subprocess.run(install, check=True, capture_output=True, timeout=INSTALL_S)
-            (venv / "installed").touch()
-        except (OSError, subprocess.SubprocessError) as error:
-            pytest.skip(f"the reference client can't be installed: {error}")
-    return str(program)
+    return str(_programs(f"reference-{VERSION}", f"deadline=={VERSION}", f"deadline-{VERSION}*") / "deadline")
+
+
+@pytest.fixture(scope="session")
+def reference_with_mcp() -> str:
+    """The program file of a reference client that has the packages of its MCP server."""
+    return str(_programs(f"reference-{VERSION}-mcp", f"deadline[mcp]=={VERSION}", "mcp") / "deadline")
+
+
+@pytest.fixture(scope="session")
+def reference_agent() -> str:
+    """The program file of the reference worker agent."""
+    programs = _programs(
+        f"agent-{AGENT_VERSION}", f"deadline-cloud-worker-agent=={AGENT_VERSION}",
+        f"deadline_cloud_worker_agent-{AGENT_VERSION}*",
+    )  # fmt: skip
+    return str(programs / "deadline-worker-agent")
+
+
+@pytest.fixture(scope="module")
+def connect(farm: Any) -> Callable[[str], Any]:
+    """Makes boto3 clients by the settings that `dl-farm env` gives to any AWS program."""
+
+    def connected(service: str) -> Any:
+        import boto3
+        from botocore.config import Config
+
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in farm.environment.items():
+                patch.setenv(name, value)
+            return boto3.Session().client(service, config=Config(retries={"total_max_attempts": 3}))
+
+    return connected

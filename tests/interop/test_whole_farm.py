@@ -64,7 +64,7 @@ def until(what: str, test: Callable[[], Any], limit_s: float = WAIT_S) -> Any:
 class Site:
     """A farm without workers of ours, the reference client, and the reference agent."""
 
-    def __init__(self, folder: Path, client: str, agent: Path) -> None:
+    def __init__(self, folder: Path, client: str, agent: str) -> None:
         self.folder, self.dir, self.client = folder, folder / "farm", client
         kept = {name: text for name, text in os.environ.items() if not name.startswith(("AWS_", "DEADLINE_", "DL_"))}
         self.base = {**kept, "HOME": str(folder), "PATH": f"{COMMANDS}:{os.environ['PATH']}"}
@@ -120,14 +120,8 @@ class Site:
 
 
 @pytest.fixture
-def site(reference: str, tmp_path: Path) -> Iterator[Site]:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    own = cache / "deadline-tools" / f"agent-python{sys.version_info[0]}.{sys.version_info[1]}" / "bin"
-    agents = [folder / "deadline-worker-agent" for folder in (Path(reference).parent, own)]
-    agent = next((each for each in agents if each.exists()), None)
-    if agent is None:
-        pytest.skip("the reference agent is not installed: see test_worker_agent.py")
-    made = Site(tmp_path, reference, agent)
+def site(reference: str, reference_agent: str, tmp_path: Path) -> Iterator[Site]:
+    made = Site(tmp_path, reference, reference_agent)
     try:
         yield made
     finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +13,6 @@ from typing import Any
 
 import pytest
 
-PACKAGE = "deadline-cloud-worker-agent>=0.33"
-INSTALL_S = 300
 PATIENCE_S = 60.0
 ROLE = "arn:aws:iam::000000000000:role/reference"
 
@@ -77,26 +74,6 @@ steps:
   parameterSpace: {taskParameterDefinitions: [{name: Frame, type: INT, range: "1-3"}]}
   script: {actions: {onRun: {command: bash, args: ["-c", "exit $(( {{Task.Param.Frame}} == 2 ? 7 : 0 ))"]}}}
 """
-
-
-@pytest.fixture(scope="module")
-def program() -> str:
-    """The program file of the reference agent; DL_REFERENCE_VENV may name the virtual environment that has it."""
-    named = os.environ.get("DL_REFERENCE_VENV")
-    # Older versions know no extensions of Open Job Description.
-    if named and list(Path(named).glob("lib/python3*/site-packages/deadline_cloud_worker_agent-0.3[3-9]*")):
-        return str(Path(named) / "bin" / "deadline-worker-agent")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    venv = cache / "deadline-tools" / f"agent-python{sys.version_info[0]}.{sys.version_info[1]}"
-    if not (venv / "installed").exists():
-        try:
-            subprocess.run([sys.executable, "-m", "venv", venv], check=True, capture_output=True)
-            install = [venv / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", PACKAGE]
-            subprocess.run(install, check=True, capture_output=True, timeout=INSTALL_S)
-            (venv / "installed").touch()
-        except (OSError, subprocess.SubprocessError) as error:
-            pytest.skip(f"the reference agent can't be installed: {error}")
-    return str(venv / "bin" / "deadline-worker-agent")
 
 
 class Agent:
@@ -208,8 +185,8 @@ def until(what: Callable[[], Any]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def agent(program: str, farm: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    made = Agent(program, farm, tmp_path_factory.mktemp("agent"))
+def agent(reference_agent: str, farm: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    made = Agent(reference_agent, farm, tmp_path_factory.mktemp("agent"))
     try:
         made.start()
         yield made
