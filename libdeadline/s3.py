@@ -42,6 +42,7 @@ _INITIATED = re.compile(rb"<Initiated>([^<]*)</Initiated>")
 _NEXT_KEY = re.compile(rb"<NextKeyMarker>([^<]*)</NextKeyMarker>")
 _NEXT_UPLOAD = re.compile(rb"<NextUploadIdMarker>([^<]*)</NextUploadIdMarker>")
 _REFUSED = re.compile(rb"<Error>.*?</Error>", re.S)
+_QUOTED = re.compile(rb"[&%+]")
 _PREFIX = re.compile(rb"<CommonPrefixes>\s*<Prefix>([^<]*)</Prefix>")
 _AWS_HOST = re.compile(r"s3[.-](?:[a-z0-9-]+\.)*amazonaws\.com(?:\.cn)?\Z")
 
@@ -105,11 +106,18 @@ class Upload(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A page of a listing; `next` continues it."""
+    """A page of a listing: keys with their sizes in bytes and times; `next` continues it."""
 
-    found: list[Found]
+    keys: list[str]
+    sizes: list[int]
+    times: list[str]
     prefixes: list[str]
     next: str | None
+
+    @property
+    def found(self) -> list[Found]:
+        """The objects, one by one."""
+        return list(map(Found, self.keys, self.sizes, self.times))
 
 
 class _Signer(NamedTuple):
@@ -328,11 +336,10 @@ class S3:
             keys, sizes, times = _KEY.findall(body), _SIZE.findall(body), _MODIFIED.findall(body)
             if not len(keys) == len(sizes) == len(times):
                 raise S3Error(f"cannot read the listing of '{self.url(prefix)}'", statuses.UNAVAILABLE)
-            names = [_unquoted(key) for key in keys]
-            found = [Found(name, int(size), at.decode()) for name, size, at in zip(names, sizes, times, strict=True)]
             following = _NEXT.search(body)
             token = unescape(following[1].decode()) if following else None
-            yield Page(found, [_unquoted(name) for name in _PREFIX.findall(body)], token)
+            prefixes = [_unquoted(name) for name in _PREFIX.findall(body)]
+            yield Page(_all_unquoted(keys), list(map(int, sizes)), _decoded(times), prefixes, token)
             if not token:
                 return
 
@@ -764,6 +771,17 @@ def checksum(hash: str) -> str:
 
 def _query(pairs: list[tuple[str, str]]) -> str:
     return "&".join(sorted(f"{name}={quote(value, safe='-_.~')}" for name, value in pairs))
+
+
+def _decoded(rows: list[bytes]) -> list[str]:
+    return b"\0".join(rows).decode("utf-8", "replace").split("\0") if rows else []
+
+
+def _all_unquoted(keys: list[bytes]) -> list[str]:
+    names = _decoded(keys)
+    if len(names) == len(keys) and not _QUOTED.search(b"\0".join(keys)):
+        return names
+    return [_unquoted(key) for key in keys]
 
 
 def _unquoted(key: bytes) -> str:

@@ -309,9 +309,12 @@ def submitting(bench: Bench, name: str) -> list[Command]:
 
     farm_id = json.loads(listed.stdout)[0]["farmId"]
     maker = (
-        "import sys, boto3; d = boto3.client('deadline'); f = sys.argv[1]; q = d.list_queues(farmId=f)['queues'][0];"
-        "q = d.get_queue(farmId=f, queueId=q['queueId']); s = dict(q['jobAttachmentSettings'], rootPrefix=sys.argv[2]);"
-        "print(d.create_queue(farmId=f, displayName=sys.argv[2], roleArn=q['roleArn'], jobAttachmentSettings=s)['queueId'])"
+        "import sys, boto3\nfarm, prefix = sys.argv[1:]\nclient = boto3.client('deadline')\n"
+        "known = client.list_queues(farmId=farm)['queues'][0]['queueId']\n"
+        "queue = client.get_queue(farmId=farm, queueId=known)\n"
+        "store = dict(queue['jobAttachmentSettings'], rootPrefix=prefix)\n"
+        "print(client.create_queue(farmId=farm, displayName=prefix, roleArn=queue['roleArn'],"
+        " jobAttachmentSettings=store)['queueId'])"
     )
 
     def command(program: Path) -> Any:
@@ -371,18 +374,20 @@ JOBS = {
     "hash-L": Job("hash 3 x 1 GiB", Goal(8, 8), lambda b, s: hashing(b, "L")),
     "up-S4": Job("upload 5 000 small files", Goal(8, 20), lambda b, s: uploading(b, "S4", s, porcelain=True)),
     "up-S-fast": Job("upload 20 000 small files, nginx", Goal(30, 30), lambda b, s: uploading(b, "S", "nginx")),
-    "up-S4-delay": Job(
-        "upload 5 000 with 20 ms of latency", Goal(20, 12), lambda b, s: uploading(b, "S4", "delayed")
-    ),
+    "up-S4-delay": Job("upload 5 000 with 20 ms of latency", Goal(20, 12), lambda b, s: uploading(b, "S4", "delayed")),
     "up-S4-tls": Job(
         "upload 5 000 over HTTPS, nginx", Goal(15, 14), lambda b, s: uploading(b, "S4", "nginx-tls", peers=False)
     ),
     "up-M": Job("upload 400 x 4 MiB", Goal(1.5, 10), lambda b, s: uploading(b, "M", s)),
     "up-L": Job("upload 3 x 1 GiB", Goal(1.5, 10), lambda b, s: uploading(b, "L", s)),
     "up-D": Job("upload 5 000 files, 500 contents", Goal(12, 18), lambda b, s: uploading(b, "D", s)),
-    "again-LIST": Job("upload again, nothing new, listing", Goal(15, 90), lambda b, s: uploading(b, "S4", s, again=True)),
+    "again-LIST": Job(
+        "upload again, nothing new, by LIST", Goal(15, 90), lambda b, s: uploading(b, "S4", s, again=True)
+    ),
     "again-HEAD": Job(
-        "upload again, nothing new, HEAD", Goal(15, 35), lambda b, s: uploading(b, "S4", "nginx", again=True, peers=False)
+        "upload again, nothing new, by HEAD",
+        Goal(15, 35),
+        lambda b, s: uploading(b, "S4", "nginx", again=True, peers=False),
     ),
     "down-S4": Job("download 5 000 small files", Goal(14, 20), lambda b, s: downloading(b, "S4", s, porcelain=True)),
     "down-D": Job("download with duplicates", Goal(25, 25), lambda b, s: downloading(b, "D", s)),
@@ -390,7 +395,7 @@ JOBS = {
     "down-L": Job("download 3 x 1 GiB", Goal(1.5, 2), lambda b, s: downloading(b, "L", s)),
     "submit-S": Job("bundle to job, 20 000 small files", Goal(10, 15), lambda b, s: submitting(b, "S")),
     "manifest": Job("manifest of 1 000 000 entries", Goal(5, 5), lambda b, s: coding(b)),
-}  # fmt: skip
+}
 
 
 def compare(name: str, bench: Bench, server: str, rounds: int) -> None:

@@ -20,9 +20,10 @@ from libdeadline.store import CheckCache, Hashes, Presence, Store
 HASHES = st.integers(0, 2**128 - 1).map(lambda number: f"{number:032x}")
 
 
+@pytest.mark.parametrize("plain", [0, 20, 1000])
 @given(st.dictionaries(HASHES, st.integers(0, 2**48 - 1), max_size=200), st.lists(HASHES, max_size=50))
-def test_hashes_are_a_dictionary(wanted: dict[str, int], others: list[str]) -> None:
-    table = Hashes()
+def test_hashes_are_a_dictionary(plain: int, wanted: dict[str, int], others: list[str]) -> None:
+    table = Hashes(plain)
     for hash, number in wanted.items():
         table.set(hash, 7)
         table.set(hash, number)
@@ -33,7 +34,7 @@ def test_hashes_are_a_dictionary(wanted: dict[str, int], others: list[str]) -> N
 
 def test_hashes_that_share_a_bucket_and_bytes_are_told_apart() -> None:
     # Entries of one bucket lie end to end: a hash must not be found across the border of two.
-    table = Hashes()
+    table = Hashes(0)
     dice = random.Random(1)
     same = [f"0000{dice.randrange(3):02x}{dice.randrange(3):02x}" + "00" * 12 for _ in range(30)]
     known = set(same[:15])
@@ -230,8 +231,9 @@ class Listing:
         for start in range(0, max(len(rows), 1), 1000):
             with self.lock:
                 self.pages_read += 1
-            page = [Found(key, 3, "") for key in rows[start : start + 1000]]
-            yield Page(page, [], "more" if start + 1000 < len(rows) else None)
+            page = rows[start : start + 1000]
+            following = "more" if start + 1000 < len(rows) else None
+            yield Page(page, [3] * len(page), [""] * len(page), [], following)
 
 
 def presence_of(count: int) -> tuple[Presence, Listing, list[str]]:

@@ -60,7 +60,7 @@ from libdeadline.pool import taken
 from libdeadline.records import Bundle, File, Manifest, Record
 
 from .parts import hash_of
-from .sending import Item, Sender
+from .sending import LARGE_BYTES, Item, Sender
 
 if TYPE_CHECKING:
     from libdeadline.store import CheckCache, Store
@@ -148,19 +148,19 @@ class Upload:
             self._pass(item)
             return
         self.seen.set(hash, SENT)
+        presence = sender.presence
         if self.trusts_cache:
-            known, verify = sender.presence.cached(hash)
+            known, verify = presence.cached(hash)
             if known is not None and size in (None, known):
                 item.cached = verify
                 if not verify:
                     item.outcome = "present"
                     self._pass(item)
                     return
-        listing = sender.presence.listing()
+        listing = presence.listing()
         if listing is not None and item.cached is None and not self.args["--verify"]:
             known = listing.get(hash)
             if known is not None and size in (None, known):
-                sender.presence.remember(hash, known)
                 item.outcome = "present"
                 self._pass(item)
                 return
@@ -188,7 +188,7 @@ class Upload:
         while end is None or pending:
             token = taken(self.finished)
             while True:
-                if isinstance(token, Item):
+                if type(token) is Item:
                     self._count(token)
                 elif isinstance(token, int):
                     self.done_bytes += token
@@ -199,15 +199,16 @@ class Upload:
                 token = self.finished.get()
             while pending and pending[0].done:
                 item = pending[0]
-                if self._again(item):
-                    break
-                pending.popleft()
                 row = item.row
-                if isinstance(row, File):
-                    self._count(item)
+                if type(row) is File:
+                    if (item.twin or item.cached is False) and self._again(item):
+                        break
+                    if not item.counted:
+                        self._count(item)
                     row = self._outcome(item)
                 elif isinstance(row, Manifest) and held is None:
                     held = []
+                pending.popleft()
                 if held is None:
                     yield row
                 else:
@@ -241,8 +242,6 @@ class Upload:
 
     def _again(self, item: Item) -> bool:
         """Whether an item that seemed done has to be sent after all, and now is."""
-        if not isinstance(item.row, File):
-            return False
         assert self.sender is not None
         if item.twin:
             if self.seen.get(item.row["hash"]) == SENT:
@@ -260,8 +259,9 @@ class Upload:
         row, hash = item.row, item.row["hash"]
         if item.trouble is None and item.outcome == "present":
             item.trouble = self._changed(row)
-            assert self.sender is not None
-            self.sender.forget(hash, item.size)
+            if item.size >= LARGE_BYTES:
+                assert self.sender is not None
+                self.sender.forget(hash, item.size)
         if item.trouble is not None:
             if item.outcome is None:
                 self.seen.set(hash, FAILED)  # another file with this content may still have it
@@ -270,11 +270,10 @@ class Upload:
             return row
         if item.cached is False:
             self.trusted += 1
-        row["upload"] = item.outcome
-        if item.outcome == "new":
-            self.run.count(new=1, new_bytes=item.size)
-        else:
-            self.run.count(present=1, present_bytes=item.size)
+        row["upload"] = outcome = item.outcome
+        counts = self.run.counts
+        counts[outcome] = counts.get(outcome, 0) + 1
+        counts[f"{outcome}_bytes"] = counts.get(f"{outcome}_bytes", 0) + item.size
         return row
 
     def _report(self) -> None:
@@ -389,11 +388,11 @@ class Upload:
     def _local_path(self, row: Record) -> str:
         """Where a file lies on this host."""
         root = row.get("root") or ""
-        try:
-            return os.path.join(self.folders[root], row["path"])
-        except KeyError:
-            self.folders[root] = self._local_root(root)
-            return self._local_path(row)
+        folder = self.folders.get(root)
+        if folder is None:
+            folder = self._local_root(root)
+            folder = self.folders[root] = os.path.join(folder, "") if folder else ""
+        return folder + row["path"]  # type: ignore[no-any-return]
 
     def _local_root(self, root: str) -> str:
         if self.rules and root:

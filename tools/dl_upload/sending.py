@@ -69,9 +69,8 @@ class Sender:
         self.presence.expect(self._pool.submit(item))
 
     def forget(self, hash: str, size: int) -> None:
-        """Drop what a killed run left of the upload of a content that is in the store by now."""
-        if size >= LARGE_BYTES:
-            self._large.forget(hash, size)
+        """Drop what a killed run left of the upload of a large content that is in the store by now."""
+        self._large.forget(hash, size)
 
     def close(self) -> None:
         """Let the threads end when all is done."""
