@@ -178,15 +178,15 @@ def reading(args: Arguments, run: Run) -> Iterator[Record]:
             with _open(name) as file:
                 for batch in manifest.read_batches(file, name):
                     builder.extend_packed(batch)
-        entries = builder.entries()
+        entries = manifest.unpacked(manifest.check_packed(builder.packed()))
     else:
         taken: dict[str, set[tuple[str, int]]] = {}
         for name in args["<other>"]:
             with _open(name) as file:
                 for entry in manifest.read(file, name):
                     taken.setdefault(entry.path, set()).add((entry.hash, entry.size))
-        entries = _remaining(names[0], taken)
-    for entry in manifest.check(entries):
+        entries = manifest.check(_remaining(names[0], taken))
+    for entry in entries:
         yield _record(entry, root)
 
 
@@ -203,7 +203,7 @@ def telling(args: Arguments, root: str | None, run: Run) -> Iterator[Record]:
             yield Root.of(root=of, root_path_format=kind)
         with _open(name) as file:
             total_size = file_count = 0
-            for entry in manifest.check(manifest.read(file, name)):
+            for entry in manifest.read_checked(file, name):
                 total_size += entry.size
                 file_count += 1
                 if args["cat"]:

@@ -127,3 +127,10 @@ What was made of a folder, and how it differs, as JSON and for a person.
   {"downloaded": [{"manifest_root": "/w/proj", "local_manifest_path": "/w/p.manifest"}]}
   $ echo '{"type":"end","tool":"dl-manifest","ok":true}' | dl-show --output verbose snapshot
   No manifest generated
+
+Nothing that differs is told, too.
+
+  $ printf '%s\n' '{"type":"root","root":"/proj","root_path_format":"posix"}' '{"type":"end","tool":"dl-diff","ok":true}' >same
+  $ dl-show --root /proj --output verbose manifest-diff <same
+  Manifest Diff of root directory: /proj
+  No differences

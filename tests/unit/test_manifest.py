@@ -2,6 +2,8 @@
 
 import io
 import json
+from collections.abc import Callable, Iterable
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -33,6 +35,7 @@ LITERALS = [
     ("e\u0301.txt", rb'"e\u0301.txt"'),
     ('q"uo\\te.txt', rb'"q\"uo\\te.txt"'),
     ("\udcff", rb'"\udcff"'),
+    ("\x7f", rb'"\u007f"'),
 ]
 
 characters = st.characters(exclude_characters="\0") | st.sampled_from('aé/"\\\x7f\x1f\ud83d\ude00\udcff😀\uffff\ue000')
@@ -265,6 +268,46 @@ def test_case_clashes_are_refused_where_case_does_not_count() -> None:
     with pytest.raises(Trouble, match="by case alone"):
         checked("A/x", "a/y", ignore_case=True)
     assert len(checked("a/x", "a/y", ignore_case=True)) == 2
+
+
+def verdict(check: Callable[[], Iterable[Entry]]) -> list[Entry] | str:
+    try:
+        return list(check())
+    except Trouble as trouble:
+        return trouble.message
+
+
+def in_batches(rows: list[bytes], **how: bool) -> list[list[Entry] | str]:
+    verdicts = []
+    for size in (1, 2, 3):
+        with patch.object(manifest, "BATCH", size):
+            verdicts.append(verdict(lambda: manifest.unpacked(manifest.check_packed(rows, **how))))
+    return verdicts
+
+
+@given(st.lists(st.text("ab./-é", max_size=4), max_size=12), st.booleans(), st.integers(-1, 3), st.booleans())
+def test_batches_are_judged_as_entries_are(paths: list[str], ordered: bool, size: int, ignore_case: bool) -> None:
+    rows = [manifest.pack(path, "0", size, n) for n, path in enumerate(paths)]
+    rows = sorted(rows) if ordered else rows
+    one_by_one = verdict(lambda: manifest.check(map(manifest.unpack, rows), ignore_case=ignore_case))
+    for verdict_of_batches in in_batches(rows, ignore_case=ignore_case):
+        assert verdict_of_batches == one_by_one
+
+
+@pytest.mark.parametrize("paths", ["c b", "a b b c", "a a/b", "a ab a/b", "a a-b/c a/b c", "a ab abc a- a/b", "a ab b"])
+def test_what_goes_over_batches_is_judged_too(paths: str) -> None:
+    rows = [manifest.pack(path, "0", 0, 0) for path in paths.split()]
+    one_by_one = verdict(lambda: manifest.check(map(manifest.unpack, rows)))
+    assert in_batches(rows) == [one_by_one] * 3
+
+
+def test_large_batches_of_common_names_are_judged_at_once() -> None:
+    rows = [manifest.pack(f"shot/frame.{n:05}.exr", f"{n:032x}", n, n) for n in range(5000)]
+    data = io.BytesIO()
+    manifest.write_packed(rows, data.write)
+    data.seek(0)
+    with patch.object(manifest._Judge, "look", side_effect=AssertionError):
+        assert list(manifest.read_checked(data)) == [manifest.unpack(row) for row in rows]
 
 
 def test_repeats_and_disorder_are_refused() -> None:

@@ -246,7 +246,8 @@ class Files:
         if self._single is not None:
             return self._checked(self._single)
         assert self._merged is not None
-        return manifest.check(self._merged.entries(), windows=self._windows, ignore_case=IGNORES_CASE)
+        checked = manifest.check_packed(self._merged.packed(), windows=self._windows, ignore_case=IGNORES_CASE)
+        return manifest.unpacked(checked)
 
     def _is_sorted(self, part: Loaded, name: str) -> bool:
         """Whether a large manifest is in order, as canonical ones are: then it need not be held in memory."""
@@ -268,16 +269,18 @@ class Files:
         rows = manifest.read_packed(part.data, name)
         if part.size <= SORTED_BYTES or not self._is_sorted(part, name):
             rows = iter(sorted(rows))
-        return manifest.check(_possible(map(manifest.unpack, rows)), windows=self._windows, ignore_case=IGNORES_CASE)
+        checked = manifest.check_packed(_possible(rows), windows=self._windows, ignore_case=IGNORES_CASE)
+        return manifest.unpacked(checked)
 
 
-def _possible(entries: Iterable[manifest.Entry]) -> Iterator[manifest.Entry]:
-    """Pass entries on, but refuse names that no file here can have."""
-    for entry in entries:
-        if not entry.path.isascii():
+def _possible(rows: Iterable[bytes]) -> Iterator[bytes]:
+    """Pass packed entries on, but refuse names that no file here can have."""
+    for row in rows:
+        if not row.isascii():
+            path = manifest.unpack(row).path
             try:
-                os.fsencode(entry.path)
+                os.fsencode(path)
             except UnicodeEncodeError:
-                shown = ascii(entry.path)
+                shown = ascii(path)
                 raise Trouble(f"the manifest's path {shown} is refused: it is no Unicode", statuses.DATA) from None
-        yield entry
+        yield row

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from queue import SimpleQueue
 from tempfile import TemporaryFile
@@ -417,8 +417,8 @@ def _result_of(work: Work) -> JobResult:
 
 def _checked(data: IO[bytes], name: str) -> Iterator[manifest.Entry]:
     """The entries of a manifest, in order. Raises: Trouble (65) where one could lead out of its root."""
-    rows: Iterable[bytes] = sorted(manifest.read_packed(data, name))
-    return manifest.check(map(manifest.unpack, rows), windows=os.name == "nt", ignore_case=IGNORES_CASE)
+    rows = sorted(manifest.read_packed(data, name))
+    return manifest.unpacked(manifest.check_packed(rows, windows=os.name == "nt", ignore_case=IGNORES_CASE))
 
 
 def _key(place: Place, local: str) -> str:
