@@ -51,6 +51,12 @@ def reference_with_mcp() -> str:
 
 
 @pytest.fixture(scope="session")
+def reference_with_windows() -> str:
+    """The program file of a reference client that has Qt."""
+    return str(_programs(f"reference-{VERSION}-gui", f"deadline[gui]=={VERSION}", "PySide6") / "deadline")
+
+
+@pytest.fixture(scope="session")
 def reference_agent() -> str:
     """The program file of the reference worker agent."""
     programs = _programs(
