@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 
-from . import manifest, statuses
+from . import manifest
 from .errors import Trouble
 from .pool import each
 from .s3 import Found
-from .sockets import Changed
 from .store import SUFFIX, Store
 
 READERS = 8  # manifests that are fetched at the same time
-SPOOLED_BYTES = 1 << 20  # of a manifest, beyond which it is kept on disk
 _NAME = re.compile(rf"([0-9a-f]{{32}})(?:{re.escape(SUFFIX)})?\Z")
 
 
@@ -45,17 +42,11 @@ def needs(store: Store, found: Iterable[Found]) -> Iterator[tuple[Found, Iterato
     Raises: Trouble (65), on iterating over entries, where it is no manifest after all.
     """
 
+    start = len(store.manifest_key(""))
+
     def read(at: Found) -> IO[bytes] | None:
-        for _ in range(3):
-            data: IO[bytes] = SpooledTemporaryFile(SPOOLED_BYTES)  # noqa: SIM115
-            try:
-                if store.s3.fetch(at.key, data.write) is None:
-                    return None
-            except Changed:
-                continue  # it was replaced while it was read
-            data.seek(0)
-            return data
-        raise Trouble(f"'{store.s3.url(at.key)}' changes while it is read: try again", statuses.TRY_AGAIN)
+        found = store.read_manifest(at.key[start:])
+        return found.data if found else None
 
     for at, data in each(read, found, READERS):
         if data is None or isinstance(data, Exception):
@@ -95,9 +86,11 @@ def store_of(args: Any) -> Store:
     from .store import parse_uri
     from .targets import config_of, target
 
+    given = {"retry_s": args.seconds("--retry-for"), "stall_s": args.seconds("--stall")}
+    limits: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if args["--s3-root-uri"]:
         bucket, prefix = parse_uri(args["--s3-root-uri"])
-        return Store.open(aws.Session(config_of(args)), bucket, prefix)
+        return Store.open(aws.Session(config_of(args)), bucket, prefix, **limits)
     found = target(args)
     queue = found.session.client("deadline").call("GetQueue", {"farmId": found.farm_id, "queueId": found.queue_id})
-    return Store.of_queue(found.session, queue)
+    return Store.of_queue(found.session, queue, **limits)

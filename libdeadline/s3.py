@@ -25,9 +25,11 @@ from .sockets import Broken, Changed, Connection, Dialer, Limit, Local, Part, Re
 STALL_S = 120.0  # without a byte, a connection is given up
 RETRY_S = 120.0  # passing failures in a row, without progress, are endured for so long
 UNREACHED_S = 2.0  # the same while the endpoint has never answered: it may well not exist
+FOREIGN_S = 10.0  # the same for answers that are none of S3's, such as the page of a proxy
 BACKOFF_S = (0.05, 10.0)  # first and longest pause between two tries
 REFRESH_S = 30.0  # how often credentials are asked for anew: whoever provides them knows when they end
-SKEW_S = 240.0  # a clock that differs by more is corrected for; S3 refuses at 900
+PROGRESS_BYTES = 1 << 16  # of a body that breaks off again and again: what must come for the budget to start anew
+EMPTY_PAGES = 1000  # of a listing, in a row, after which it is thought to have no end
 
 _KEY = re.compile(rb"<Key>([^<]*)</Key>")
 _SIZE = re.compile(rb"<Size>(\d+)</Size>")
@@ -43,6 +45,7 @@ _NEXT_KEY = re.compile(rb"<NextKeyMarker>([^<]*)</NextKeyMarker>")
 _NEXT_UPLOAD = re.compile(rb"<NextUploadIdMarker>([^<]*)</NextUploadIdMarker>")
 _REFUSED = re.compile(rb"<Error>.*?</Error>", re.S)
 _QUOTED = re.compile(rb"[&%+]")
+_MORE_PAGES, _LAST_PAGE = b"<IsTruncated>true</IsTruncated>", b"<IsTruncated>false</IsTruncated>"
 _PREFIX = re.compile(rb"<CommonPrefixes>\s*<Prefix>([^<]*)</Prefix>")
 _AWS_HOST = re.compile(r"s3[.-](?:[a-z0-9-]+\.)*amazonaws\.com(?:\.cn)?\Z")
 
@@ -138,10 +141,13 @@ class _Patience:
         self.service = service
         self.tries = 0
         self.since = 0.0
+        self.came = 0
 
-    def progress(self) -> None:
-        """Bytes have arrived: the budget starts anew."""
-        self.tries = 0
+    def progress(self, amount: int) -> None:
+        """Bytes have arrived: with enough of them the budget starts anew."""
+        self.came += amount
+        if self.came >= PROGRESS_BYTES:
+            self.tries = self.came = 0
 
     def spend(self, budget_s: float, at_least_s: float = 0.0) -> bool:
         """Wait for the next try; False where the budget is spent. Raises: Stopping."""
@@ -182,10 +188,14 @@ class S3:
         stall_s: float = STALL_S,
         bytes_per_s: int | None = None,
         user_agent: str = "deadline-tools",
+        forget: Callable[[], None] | None = None,
     ) -> None:
-        """`endpoint` None means AWS; `owner` is the account that must own the bucket."""
+        """`endpoint` None means AWS; `owner` is the account that must own the bucket.
+
+        `forget` is called before `credentials` where the service says that those it got have expired.
+        """
         self.region, self.bucket, self.owner = region, bucket, owner
-        self._credentials = credentials
+        self._credentials, self._forget = credentials, forget
         self._proxy_url = proxy
         self.retry_s = retry_s
         self.user_agent = user_agent
@@ -208,7 +218,7 @@ class S3:
 
     def head(self, key: str) -> Found | None:
         """What the object is, or None where there is none."""
-        response = self._request("find", "HEAD", key, expect=(200, 404))
+        response = self._request("find", "HEAD", key, expect=(200, 404), proof=_has_etag)
         if response.status == 404:
             return None
         return Found(key, int(response.header("content-length") or 0), response.header("last-modified") or "")
@@ -260,29 +270,47 @@ class S3:
         length: int | None = None,
         etag: str | None = None,
         most: int | None = None,
+        checked: bool = False,
     ) -> Response | None:
         """Hand an object, or `length` bytes of it from `start`, to `sink` in order; None where there is none.
 
         A connection that breaks midway is taken up where it stopped, provided that the object is still the same.
-        The block is valid only while `sink` runs.
+        The block is valid only while `sink` runs. With `checked` the answer tells the checksum that the store has.
         Raises: Changed where the object was replaced meanwhile; what was handed over is then of no use.
         """
         patience = _Patience(self)
         received = 0
         first: Response | None = None
 
+        skipped = 0  # bytes that a server which serves no ranges sends once more
+
         def count(block: memoryview) -> None:
-            nonlocal received
+            nonlocal received, skipped
+            if skipped:
+                over = min(skipped, len(block))
+                skipped -= over
+                block = block[over:]
+                if not block:
+                    return
+            if length is not None and received + len(block) > length:
+                raise Changed
+            if most is not None and received + len(block) > most:
+                raise S3Error(f"'{self.url(key)}' is larger than {most} bytes", statuses.DATA)
             try:
                 sink(block)
             except OSError as error:
                 raise Local(error) from None
             received += len(block)
-            if most is not None and received > most:
-                raise S3Error(f"'{self.url(key)}' is larger than {most} bytes", statuses.DATA)
 
-        if length is not None:
-            most = length
+        def begin(response: Response) -> None:
+            nonlocal skipped
+            if response.status == 200 and length is not None and (position or response.length != length):
+                raise S3Error(f"the server of '{self.url(key)}' does not serve ranges", statuses.UNAVAILABLE)
+            skipped = position if response.status == 200 else 0
+            told = response.header("content-range")
+            if response.status == 206 and told and not told.startswith(f"bytes {position}-"):
+                raise Broken(f"it sent '{told}', not what was asked for")
+
         while True:
             headers: tuple[tuple[str, str], ...] = ()
             position = start + received
@@ -291,11 +319,22 @@ class S3:
                 headers = (("range", f"bytes={position}-{last}"),)
                 if etag:
                     headers = (("if-match", etag), *headers)
+            asked = (*headers, ("x-amz-checksum-mode", "ENABLED")) if checked else headers
             before = received
             response = self._request(
-                "read", "GET", key, headers=headers, sink=count, expect=(200, 206, 404, 416, 412), patience=patience
+                "read",
+                "GET",
+                key,
+                headers=asked,
+                begin=begin,
+                sink=count,
+                expect=(200, 206, 404, 416, 412),
+                patience=patience,
+                proof=_tells_why,
             )
             if response.status == 404:
+                if b"<Code>NoSuchBucket<" in response.body:
+                    raise self._error("read", key, response)
                 return None
             if response.status == 412:
                 raise Changed
@@ -303,17 +342,13 @@ class S3:
                 if not position and length is None:  # some servers answer so for an empty object
                     return response
                 raise Changed
-            if response.status == 200 and headers and not (position == 0 and length is None):
-                # The server ignored the range; what it sent starts at the beginning.
-                raise S3Error(f"the server of '{self.url(key)}' does not serve ranges", statuses.UNAVAILABLE)
             first = first or response
             etag = etag or response.header("etag")
             if not response.cut:
                 if length is not None and received != length:
                     raise Changed
                 return first
-            if received > before:
-                patience.progress()
+            patience.progress(received - before)
 
     def pages(
         self, prefix: str, *, after: str | None = None, delimiter: str | None = None, most: int | None = None
@@ -322,6 +357,7 @@ class S3:
         from html import unescape
 
         token: str | None = None
+        last, empty = after or "", 0
         while True:
             pairs = [("encoding-type", "url"), ("list-type", "2"), ("prefix", prefix)]
             if token:
@@ -332,14 +368,25 @@ class S3:
                 pairs.append(("delimiter", delimiter))
             if most:
                 pairs.append(("max-keys", str(most)))
-            body = self._request("list", "GET", None, query=_query(pairs)).body
+            body = self._request("list", "GET", None, query=_query(pairs), proof=_LISTING).body
             keys, sizes, times = _KEY.findall(body), _SIZE.findall(body), _MODIFIED.findall(body)
             if not len(keys) == len(sizes) == len(times):
                 raise S3Error(f"cannot read the listing of '{self.url(prefix)}'", statuses.UNAVAILABLE)
+            names, prefixes = _unquoted(keys, body), _unquoted(_PREFIX.findall(body), body)
             following = _NEXT.search(body)
-            token = unescape(following[1].decode()) if following else None
-            prefixes = [_unquoted(name) for name in _PREFIX.findall(body)]
-            yield Page(_all_unquoted(keys), list(map(int, sizes)), _decoded(times), prefixes, token)
+            token = unescape(following[1].decode()) if following and _LAST_PAGE not in body else None
+            top = max(names, default="")
+            # What lies between two names that begin with the prefix begins with it, too.
+            is_foreign = bool(names) and not (min(names).startswith(prefix) and top.startswith(prefix))
+            if is_foreign or (_MORE_PAGES in body and not token):
+                raise S3Error(f"cannot read the listing of '{self.url(prefix)}'", statuses.UNAVAILABLE)
+            # A token alone is no sign that it goes on: names are, and they ascend.
+            top = top or max(prefixes, default="")
+            empty = 0 if top else empty + 1
+            if (top and top <= last) or empty > EMPTY_PAGES:
+                raise S3Error(f"the listing of '{self.url(prefix)}' has no end", statuses.UNAVAILABLE)
+            last = top or last
+            yield Page(names, list(map(int, sizes)), _decoded(times), prefixes, token)
             if not token:
                 return
 
@@ -358,7 +405,9 @@ class S3:
         body = f"<Delete{space}><Quiet>true</Quiet>{rows}</Delete>".encode()
         check = b64encode(md5(body, usedforsecurity=False).digest()).decode()
         headers = (("content-md5", check),)
-        answer = self._request("delete", "POST", None, query="delete=", headers=headers, body=body).body
+        answer = self._request(
+            "delete", "POST", None, query="delete=", headers=headers, body=body, proof=_DELETION
+        ).body
         refused = {}
         for row in _REFUSED.findall(answer):
             key, code, said = (
@@ -377,29 +426,33 @@ class S3:
             if key_marker:
                 pairs += [("key-marker", key_marker), ("upload-id-marker", id_marker)]
             query = _query([*pairs, ("uploads", "")])
-            body = self._request("list", "GET", None, query=query).body
+            body = self._request("list", "GET", None, query=query, proof=_UPLOADS).body
             for row in _UPLOAD.findall(body):
                 key, upload_id, at = (
                     match[1] if (match := each.search(row)) else b"" for each in (_KEY, _UPLOAD_ID, _INITIATED)
                 )
-                yield Upload(_unquoted(key), unescape(upload_id.decode()), at.decode())
+                yield Upload(_unquoted([key], body)[0], unescape(upload_id.decode()), at.decode())
             following, following_id = _NEXT_KEY.search(body), _NEXT_UPLOAD.search(body)
-            if b"<IsTruncated>true</IsTruncated>" not in body or not following:
+            if _MORE_PAGES not in body or not following:
                 return
-            key_marker = _unquoted(following[1])
+            before = key_marker, id_marker
+            key_marker = _unquoted([following[1]], body)[0]
             id_marker = unescape(following_id[1].decode()) if following_id else ""
+            if key_marker < before[0] or (key_marker, id_marker) == before:
+                raise S3Error(f"the listing of the uploads to '{self.url(prefix)}' has no end", statuses.UNAVAILABLE)
 
     def create_multipart(self, key: str) -> str:
         """Begin a multipart upload: its id."""
         while True:
             headers = (("x-amz-checksum-algorithm", "XXHASH128"),) if self.checksums else ()
-            response = self._request("store", "POST", key, query="uploads=", headers=headers, expect=(200, 400, 501))
-            match = _UPLOAD_ID.search(response.body)
-            if response.status == 200 and match:
+            response = self._request(
+                "store", "POST", key, query="uploads=", headers=headers, expect=(200, 400, 501), proof=_has_upload_id
+            )
+            if response.status == 200 and (match := _UPLOAD_ID.search(response.body)):
                 from html import unescape
 
                 return unescape(match[1].decode())
-            if not self.checksums or response.status == 200:
+            if not self.checksums:
                 raise self._error("store", key, response)
             self.checksums = False  # an older server: our own check stands alone
 
@@ -410,7 +463,7 @@ class S3:
         headers = (("x-amz-checksum-xxhash128", checksum(hash)),) if self.checksums else ()
         part = Part(descriptor, offset, length, hash, bool(self.verifies and self.checksums))
         query = _query([("partNumber", str(number)), ("uploadId", upload_id)])
-        response = self._request("store", "PUT", key, query=query, headers=headers, part=part)
+        response = self._request("store", "PUT", key, query=query, headers=headers, part=part, proof=_has_etag)
         return response.header("etag") or ""
 
     def complete_multipart(
@@ -426,7 +479,9 @@ class S3:
         body = f"<CompleteMultipartUpload{space}>{''.join(rows)}</CompleteMultipartUpload>".encode()
         headers = (("if-none-match", "*"),) if if_absent else ()
         query = _query([("uploadId", upload_id)])
-        response = self._request("store", "POST", key, query=query, headers=headers, body=body, expect=(200, 412))
+        response = self._request(
+            "store", "POST", key, query=query, headers=headers, body=body, expect=(200, 412), proof=_COMPLETION
+        )
         return response.status == 200
 
     def abort_multipart(self, key: str, upload_id: str) -> None:
@@ -436,6 +491,11 @@ class S3:
     def url(self, key: str) -> str:
         """How a person writes the object's address."""
         return f"s3://{self.bucket}/{key}"
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the connection is encrypted, so that nothing in between can damage what comes over it."""
+        return self._dialer.tls
 
     def now(self) -> float:
         """The time by the server's clock, in epoch seconds, as far as it is known to differ from ours."""
@@ -472,7 +532,10 @@ class S3:
         if metadata:
             headers += tuple((f"x-amz-meta-{name.lower()}", value) for name, value in metadata.items())
         expect = (200, 201, 204, 412) if if_absent else (200, 201, 204)
-        return self._request("store", "PUT", key, headers=headers, body=body, part=part, expect=expect).status != 412
+        response = self._request(
+            "store", "PUT", key, headers=headers, body=body, part=part, expect=expect, proof=_has_etag
+        )
+        return response.status != 412
 
     def _request(
         self,
@@ -484,14 +547,16 @@ class S3:
         headers: tuple[tuple[str, str], ...] = (),
         body: bytes = b"",
         part: Part | None = None,
+        begin: Callable[[Response], None] | None = None,
         sink: Callable[[memoryview], Any] | None = None,
         expect: tuple[int, ...] = (200,),
         patience: _Patience | None = None,
+        proof: Callable[[Response], bool] | None = None,
     ) -> Response:
-        """Make a request until it is answered for good.
+        """Make a request until it is answered for good: with a status of `expect`, and by S3, of which `proof` judges.
 
-        With `sink` the body of a 200 or 206 goes there; where the connection broke midway, the answer is returned as
-        `cut`, after a wait. Without it, and for any other status, `body` holds it.
+        With `sink` the body of a 200 or 206 goes there, after `begin` was shown the head; where the connection broke
+        midway, the answer is returned as `cut`, after a wait. Without it, and for any other status, `body` holds it.
         """
         patience = patience or _Patience(self)
         mended: set[str] = set()
@@ -533,11 +598,11 @@ class S3:
                     server = response.header("server") or ""
                     self.verifies = server.startswith(VERIFYING)
                 if sink is not None and response.status in (200, 206):
+                    if begin is not None:
+                        begin(response)
                     connection.stream(response, sink)
                 elif response.length != 0:
-                    body_sink = bytearray()
-                    connection.stream(response, body_sink.extend)
-                    response.body = bytes(body_sink)
+                    response.body = connection.whole(response)
             except Local as error:
                 connection.close()
                 raise error.error from None
@@ -559,8 +624,7 @@ class S3:
             if not response.keep:
                 connection.close()
             status = response.status
-            failed_late = status == 200 and method == "POST" and key is not None and b"<Error>" in response.body
-            if status in expect and not failed_late:
+            if status in expect and (proof is None or proof(response)):
                 return response
             if method == "HEAD" and status in (301, 307, 400, 403) and "look" not in mended:
                 # A HEAD has no body to say why; a GET of its first byte does.
@@ -581,7 +645,11 @@ class S3:
         if code in _EXPIRED and "credentials" not in mended:
             mended.add("credentials")
             with self._lock:
-                self._signer, self._pair_at = None, 0.0
+                # Many threads may hear of it, and one of them may have got new ones already.
+                if self._pair is not None and self._pair.access_key_id == self._local.key_id:
+                    if self._forget is not None:
+                        self._forget()
+                    self._signer, self._pair_at = None, 0.0
             return
         if code in ("RequestTimeTooSkewed", "RequestExpired") and "clock" not in mended:
             mended.add("clock")
@@ -602,14 +670,15 @@ class S3:
                     self._address(None)
             self._connection().close()
             return
-        passing = status in (408, 429, 500, 502, 503, 504) or code in _PASSING or (status == 200)
-        if passing:
+        is_foreign = _is_foreign(status, code)
+        if is_foreign or status in (408, 429, 500, 502, 503, 504) or code in _PASSING:
+            budget = min(self.retry_s, FOREIGN_S) if is_foreign else self.retry_s
             after = response.header("retry-after") or ""
-            least = min(float(after), 30.0) if after.isdecimal() else 0.0
+            least = min(float(after), 30.0, budget) if after.isdecimal() else 0.0
             if status in (429, 503):
                 # Everyone slows down, not only the thread that was told to.
                 self._pause_until = monotonic() + max(least, 0.1 * 2 ** min(patience.tries, 6))
-            if patience.spend(self.retry_s, least):
+            if patience.spend(budget, least):
                 return
         raise self._error(doing, key, response)
 
@@ -647,6 +716,8 @@ class S3:
         exit_status = statuses.DATA
         if code in _EXPIRED:
             why, exit_status = "the credentials have expired; sign in again", statuses.NOT_ALLOWED
+        elif code == "RequestTimeTooSkewed":
+            why, exit_status = "the clock of this machine is wrong: set it", statuses.CONFIGURATION
         elif code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"):
             why, exit_status = f"the credentials are refused ({code}); sign in again", statuses.NOT_ALLOWED
         elif status == 403:
@@ -658,6 +729,10 @@ class S3:
             elif self.owner:
                 why += f", and the bucket must belong to account {self.owner}"
             exit_status = statuses.NOT_ALLOWED
+        elif _is_foreign(status, code):
+            shown = " ".join(body[:60].decode("utf-8", "replace").split())
+            why = f"what answers is no S3 ({status} '{shown}'): is it a proxy, or another address that is wanted?"
+            exit_status = statuses.UNAVAILABLE
         elif status == 404:
             what = "the upload" if code == "NoSuchUpload" else "the object" if code == "NoSuchKey" else "the bucket"
             why, exit_status = f"{what} does not exist", statuses.NO_INPUT
@@ -688,6 +763,7 @@ class S3:
         signer = self._signer
         if signer is None or int(time() + self._skew) != signer.second:
             signer = self._renew()
+        self._local.key_id = signer.credential
         rows = [("host", self._host), ("x-amz-content-sha256", UNSIGNED), ("x-amz-date", signer.stamp), *headers]
         if signer.token:
             rows.append(("x-amz-security-token", signer.token))
@@ -764,6 +840,43 @@ class S3:
         return connection
 
 
+def _has_etag(response: Response) -> bool:
+    """Whether an answer about an object is S3's, which never does without."""
+    return response.status not in (200, 201, 204) or response.header("etag") is not None
+
+
+def _has_upload_id(response: Response) -> bool:
+    return response.status != 200 or _UPLOAD_ID.search(response.body) is not None
+
+
+def _tells_why(response: Response) -> bool:
+    """Whether a 404 is S3's word that the object does not exist, rather than that of something in between."""
+    return response.status != 404 or _CODE.search(response.body) is not None
+
+
+def _document(element: bytes) -> Callable[[Response], bool]:
+    """A function that tells whether an answer of status 200 is the XML document of that name, and whole."""
+    begin, ends = re.compile(rb"<" + element + rb"[\s/>]"), (b"</" + element + b">", b"/>")
+
+    def is_whole(response: Response) -> bool:
+        if response.status != 200:
+            return True
+        return begin.search(response.body) is not None and response.body.rstrip().endswith(ends)
+
+    return is_whole
+
+
+_LISTING = _document(b"ListBucketResult")
+_UPLOADS = _document(b"ListMultipartUploadsResult")
+_DELETION = _document(b"DeleteResult")
+_COMPLETION = _document(b"CompleteMultipartUploadResult")
+
+
+def _is_foreign(status: int, code: str) -> bool:
+    """Whether an answer that was judged can't be S3's: its errors have a code, and what succeeds is proven."""
+    return not code and (status < 300 or status == 404)
+
+
 def checksum(hash: str) -> str:
     """A hash as checksum headers and elements carry it: base64 of its bytes."""
     return b64encode(bytes.fromhex(hash)).decode()
@@ -777,17 +890,18 @@ def _decoded(rows: list[bytes]) -> list[str]:
     return b"\0".join(rows).decode("utf-8", "replace").split("\0") if rows else []
 
 
-def _all_unquoted(keys: list[bytes]) -> list[str]:
+def _unquoted(keys: list[bytes], body: bytes) -> list[str]:
+    """The keys of a listing, which says whether it has escaped them as it was asked to."""
     names = _decoded(keys)
     if len(names) == len(keys) and not _QUOTED.search(b"\0".join(keys)):
         return names
-    return [_unquoted(key) for key in keys]
+    from html import unescape
 
-
-def _unquoted(key: bytes) -> str:
-    text = key.decode("utf-8", "replace")
-    if "&" in text:
-        from html import unescape
-
-        text = unescape(text)
-    return unquote_plus(text) if "%" in text or "+" in text else text
+    is_quoted = b"<EncodingType>url</EncodingType>" in body
+    names = []
+    for key in keys:
+        name = key.decode("utf-8", "replace")
+        if "&" in name:
+            name = unescape(name)
+        names.append(unquote_plus(name) if is_quoted and ("%" in name or "+" in name) else name)
+    return names

@@ -25,12 +25,17 @@ BUFFER_BYTES = 1 << 17  # for each connection: answers, and files read for sendi
 SEND_BYTES = 1 << 22  # most that one sendfile call moves, so that a stop is soon noticed
 CONNECT_S = 10.0
 SHORTEST_STALL_S = 0.1  # to the kernel, 0 would mean for ever
+TRICKLE_BYTES = 1024  # a body that brings less within the time of a stall is as good as silent
+ANSWER_BYTES = 1 << 24  # most of an answer that is no object: a page of a listing with the longest keys takes 5 MB
+LINE_BYTES = 1 << 16  # most of a line between chunks
+TRAILERS = 100  # most lines behind the last chunk
 
 _MSG_MORE = getattr(socket, "MSG_MORE", 0)
 _HAS_SENDFILE = hasattr(os, "sendfile") and bool(_MSG_MORE)
 _HAS_PREADV = hasattr(os, "preadv")
 _SEEKING = Lock()  # where the system can't read from an offset
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)")
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n")
+_CHUNK = re.compile(rb"[0-9A-Fa-f]{1,15}\Z")
 
 
 class Changed(Exception):
@@ -54,6 +59,7 @@ class Response:
     __slots__ = ("_lower", "body", "chunked", "cut", "head", "keep", "length", "status")
 
     def __init__(self, head: bytes, method: str) -> None:
+        """Raises: ValueError where the head is not HTTP's, or tells of two lengths."""
         self.head = head
         self._lower = lower = head.lower()
         self.status = int(head[9:12])
@@ -61,6 +67,9 @@ class Response:
         self.chunked = self.cut = False
         self.body = b""
         match = _LENGTH.search(lower)
+        told = lower.count(b"\r\ncontent-length:")
+        if told != (match is not None) and (match is None or len(set(_lengths(lower))) != 1):
+            raise ValueError("its length is none")
         if method == "HEAD" or self.status in (204, 304):
             self.length: int | None = 0
         elif b"\r\ntransfer-encoding:" in lower:
@@ -86,6 +95,10 @@ class Response:
         return pairs
 
 
+def _lengths(head: bytes) -> list[bytes]:
+    return [line.partition(b":")[2].strip() for line in head.split(b"\r\n") if line.startswith(b"content-length:")]
+
+
 class Connection:
     """One socket to the endpoint, or to a proxy, and the buffer that answers arrive in."""
 
@@ -98,6 +111,7 @@ class Connection:
         self.used = 0
         self.start = self.end = 0
         self.answered = False
+        self.since, self.came = 0.0, 0  # of the body that is being received: how much came since when
 
     def open(self) -> None:
         self.socket, self.plain = self.dialer.open()
@@ -171,6 +185,7 @@ class Connection:
         """The head of the next answer. Raises: Broken, OSError."""
         buffer, view, receive = self.buffer, self.view, self.socket.recv_into
         have = 0
+        until = 0.0
         while True:
             end = buffer.find(b"\r\n\r\n", 0, have)
             if end < 0:
@@ -181,6 +196,10 @@ class Connection:
                     raise Broken("it closed the connection")
                 self.answered = True
                 have += got
+                if not until:
+                    until = monotonic() + self.dialer.stall_s
+                elif monotonic() > until:
+                    raise Broken("the head of its answer does not come to an end")
                 continue
             head = bytes(view[: end + 2])
             if not head.startswith(b"HTTP/1."):
@@ -211,11 +230,14 @@ class Connection:
         self.start = self.end
         if left is None:
             response.keep = False
+            self.since, self.came = monotonic(), 0
             while got := receive(view):
                 sink(view[:got])
+                self._watch(got)
             return
         left -= have
         whole = socket.MSG_WAITALL if self.plain else 0
+        self.since, self.came = monotonic(), 0
         while left:
             if limit is not None:
                 limit.take(min(left, BUFFER_BYTES))
@@ -225,18 +247,42 @@ class Connection:
                 raise Broken(f"it closed the connection {left} bytes early")
             sink(view[:got])
             left -= got
+            if left:
+                self._watch(got)
+
+    def whole(self, response: Response) -> bytes:
+        """The body, of an answer that is no object. Raises: Broken where it is cut short, or has no end."""
+        body = bytearray()
+
+        def take(block: memoryview) -> None:
+            if len(body) + len(block) > ANSWER_BYTES:
+                raise Broken("its answer has no end")
+            body.extend(block)
+
+        self.stream(response, take)
+        return bytes(body)
+
+    def _watch(self, got: int) -> None:
+        """Take note of bytes that came. Raises: Broken where they come so slowly that it will never end."""
+        self.came += got
+        now = monotonic()
+        if self.came >= TRICKLE_BYTES:
+            self.since, self.came = now, 0
+        elif now - self.since >= self.dialer.stall_s:
+            raise Broken(f"it sent {self.came} bytes within {now - self.since:.1f} s")
 
     def _stream_chunks(self, sink: Callable[[memoryview], Any]) -> None:
+        self.since, self.came = monotonic(), 0
         while True:
-            line = self._line()
-            try:
-                size = int(line.partition(b";")[0], 16)
-            except ValueError:
-                raise Broken("its answer is no HTTP") from None
+            line = self._line().partition(b";")[0].strip()
+            if not _CHUNK.match(line):
+                raise Broken("its answer is no HTTP")
+            size = int(line, 16)
             if not size:
-                while self._line():
-                    pass
-                return
+                for _ in range(TRAILERS):
+                    if not self._line():
+                        return
+                raise Broken("its answer has no end")
             while size:
                 if self.start == self.end:
                     self._more()
@@ -244,23 +290,27 @@ class Connection:
                 sink(self.view[self.start : self.start + step])
                 self.start += step
                 size -= step
-            self._line()
+            if self._line():
+                raise Broken("its answer is no HTTP")
 
     def _line(self) -> bytes:
-        parts = []
+        line = b""
         while True:
             end = self.buffer.find(b"\n", self.start, self.end)
             if end >= 0:
-                parts.append(bytes(self.view[self.start : end]))
+                line += self.view[self.start : end]
                 self.start = end + 1
-                return b"".join(parts).rstrip(b"\r")
-            parts.append(bytes(self.view[self.start : self.end]))
+                return line.removesuffix(b"\r")
+            line += self.view[self.start : self.end]
+            if len(line) > LINE_BYTES:
+                raise Broken("its answer is no HTTP")
             self._more()
 
     def _more(self) -> None:
         self.start, self.end = 0, self.socket.recv_into(self.view)
         if not self.end:
             raise Broken("it closed the connection")
+        self._watch(self.end)
 
 
 class Part(NamedTuple):

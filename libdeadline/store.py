@@ -12,11 +12,11 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from threading import Condition, Lock, Thread
 from time import gmtime, strftime, time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from . import statuses
 from .errors import Trouble
-from .s3 import S3, Found, Got
+from .s3 import S3, Found, S3Error, checksum
 from .sockets import Changed
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 DATA, MANIFESTS = "Data", "Manifests"
 SUFFIX = ".xxh128"
+MANIFEST_TRIES = 4  # to read a manifest as it is
+MANIFEST_BYTES = 1 << 32  # most of a manifest: some twenty million files
+SPOOLED_BYTES = 1 << 20  # of a manifest that is read, beyond which it is kept on disk
 PAGE_KEYS = 1000  # of a listing
 LIST_FROM = 64  # distinct contents, from which it is worth looking at a page of the listing
 HEADS_A_PAGE = 10  # a page of a listing costs about as much as so many HEADs
@@ -51,6 +54,16 @@ class OutputKey(NamedTuple):
     folder: str
     action_id: str
     name: str
+
+
+class Reading(NamedTuple):
+    """A manifest that was read from a store: its bytes, how many, their XXH3 128, and what the store tells of it."""
+
+    data: IO[bytes]
+    size: int
+    hash: str
+    metadata: dict[str, str]
+    modified: str
 
 
 def join(prefix: str, *parts: str) -> str:
@@ -177,6 +190,7 @@ class Store:
             owner=owner,
             ca_bundle=transport.ca_bundle or None,
             proxy=transport.proxy or None,
+            forget=session.forget_credentials,
             **options,
         )
         return cls(s3, prefix)
@@ -214,26 +228,64 @@ class Store:
         """The object of a content, under the key that is written now."""
         return self.s3.head(self.data_key(hash))
 
-    def manifest(self, path: str, hash: str | None = None) -> Got:
-        """A manifest, by its path below Manifests/.
+    def read_manifest(self, path: str, hash: str | None = None) -> Reading | None:
+        """A manifest, by its path below Manifests/; None where there is none. `hash` is what was recorded of it.
 
-        Raises: Trouble 66 where there is none, 65 where its bytes are not those that `hash` was recorded of.
+        Where nothing was, what comes is compared with the checksum that the store has. Where the store has none, and
+        the connection is not encrypted, it must come twice alike: a wrong digit in it would be a wrong file.
+        Raises: Trouble, 65 where it is not what was recorded, 75 where it never comes alike.
         """
-        from xxhash import xxh3_128_hexdigest
+        from tempfile import SpooledTemporaryFile
+
+        from xxhash import xxh3_128
 
         key = self.manifest_key(path)
-        got = self.s3.get(key)
-        if got is None:
-            raise Trouble(f"there is no manifest '{self.s3.url(key)}'", statuses.NO_INPUT)
-        if hash and xxh3_128_hexdigest(got.data) != hash:
-            # Once more: what came may have been damaged on its way.
-            got = self.s3.get(key)
-            if got is None or xxh3_128_hexdigest(got.data) != hash:
-                raise Trouble(
-                    f"the manifest '{self.s3.url(key)}' is not the one that was recorded: its hash is not {hash}",
-                    statuses.DATA,
-                )
-        return got
+        seen: set[str] = set()
+        for _ in range(MANIFEST_TRIES):
+            digest = xxh3_128()
+            data: IO[bytes] = SpooledTemporaryFile(SPOOLED_BYTES)  # noqa: SIM115
+
+            def sink(block: memoryview) -> None:
+                digest.update(block)  # noqa: B023
+                data.write(block)  # noqa: B023
+
+            try:
+                response = self.s3.fetch(key, sink, most=MANIFEST_BYTES, checked=not hash)
+            except Changed:
+                continue
+            if response is None:
+                return None
+            found = digest.hexdigest()
+            if hash:
+                is_right = found == hash
+            else:
+                told = response.header("x-amz-checksum-xxhash128") or ""
+                is_known = bool(told) and "-" not in told  # that of an upload in parts is another
+                is_right = told == checksum(found) if is_known else self.s3.is_private or found in seen
+            if is_right:
+                size = data.tell()
+                data.seek(0)
+                return Reading(data, size, found, response.metadata(), response.header("last-modified") or "")
+            if hash and found in seen:
+                break
+            seen.add(found)
+        if hash and seen:
+            raise Trouble(
+                f"the manifest '{self.s3.url(key)}' is not the one that was recorded: its hash is {found}",
+                statuses.DATA,
+            )
+        raise Trouble(f"'{self.s3.url(key)}' never comes twice alike: try again", statuses.TRY_AGAIN)
+
+    def _arrived(self, path: str, hash: str) -> bool:
+        """Whether a manifest that was stored is what was sent: it is read back where nobody else made sure."""
+        if self.s3.is_private or (self.s3.verifies and self.s3.checksums):
+            return True
+        try:
+            return self.read_manifest(path, hash) is not None
+        except S3Error:
+            return True  # stored, but not to be read with these credentials
+        except Trouble:
+            return False
 
     def put_manifest(self, path: str, file: str, hash: str | None, metadata: Mapping[str, str] | None = None) -> str:
         """Store the manifest in a local file: its hash.
@@ -254,9 +306,10 @@ class Store:
                 for _ in range(3):
                     try:
                         self.s3.put_file(key, source.fileno(), size, hash=found, metadata=metadata)
-                        return found
                     except Changed:
-                        pass  # damaged on its way, or written to meanwhile
+                        continue  # damaged on its way, or written to meanwhile
+                    if self._arrived(path, found):
+                        return found
         raise Trouble(f"the manifest '{file}' changed while it was stored: run again", statuses.TRY_AGAIN, path=file)
 
 

@@ -15,6 +15,10 @@ Options:
                             [default: 30d].
   --uploads                 Look for multipart uploads that nobody ended, too,
                             and with --delete abort them.
+  --retry-for=<time>        How long passing failures in a row are endured
+                            [default: 2m].
+  --stall=<time>            Silence after which a connection is given up
+                            [default: 2m].
 
 Only contents, Data/<hash>.xxh128, are ever deleted, and only where not one
 manifest of the store names them. While one manifest can't be read, nothing

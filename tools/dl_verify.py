@@ -23,6 +23,10 @@ Options:
   --all                     Tell of what is good as well.
   --jobs=<n>                Contents that are read at the same time
                             [default: 16].
+  --retry-for=<time>        How long passing failures in a row are endured
+                            [default: 2m].
+  --stall=<time>            Silence after which a connection is given up
+                            [default: 2m].
 
 Reads every content and hashes it, and every manifest and looks for what it
 needs. Writes an object record of what is amiss, and has status 1 then.

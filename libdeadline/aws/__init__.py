@@ -185,6 +185,10 @@ class Session:
         """
         return self._credential_source().get()
 
+    def forget_credentials(self) -> None:
+        """Get others at the next use: a service refused these before their time."""
+        self._credential_source().forget()
+
     def _credential_source(self) -> identity.Source:
         with self._lock:
             if self._source is None:

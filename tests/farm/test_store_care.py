@@ -158,7 +158,7 @@ def sweep(place: Place, monkeypatch: pytest.MonkeyPatch, **hooks: Any) -> Swept:
 
     monkeypatch.setattr(dl_gc.Sweep, "_old_contents", old_contents)
     monkeypatch.setattr(S3, "delete_many", delete_many)
-    options = ("--delete", "--uploads", "--farm-id", "--queue-id", "--profile", "--region")
+    options = ("--delete", "--uploads", "--farm-id", "--queue-id", "--profile", "--region", "--retry-for", "--stall")
     args = Arguments({**dict.fromkeys(options), "--delete": True, "--grace": "0", "--s3-root-uri": place.uri})
     each = dl_gc.Sweep(args, Run("dl-gc", "error", "none"))
     rows = list(each.records())

@@ -2,12 +2,17 @@
 
 `Bucket.plan` is asked before each request is answered: it returns None, or a fault:
 ("status", code, error code, message) · ("close",) before an answer · ("cut", bytes) an answer cut short ·
-("corrupt",) one wrong byte in the body · ("stall", seconds) silence before the answer · ("drop", bytes) the
-connection is reset after so many bytes of the request's body were read.
+("corrupt", bits) one wrong byte in the body · ("stall", seconds) silence before the answer · ("drop", bytes) the
+connection is reset after so many bytes of the request's body were read · ("spoil",) one wrong byte in what was sent,
+as it arrives · ("after",) what was asked for is done, and the connection closed without an answer · ("raw", bytes)
+these bytes for an answer, and nothing behind them · ("drip", seconds) an answer that comes in small pieces, with
+pauses of so long, after the first half · ("late", seconds) the second half of an answer after so long ·
+("answer", status, body, headers) an answer of any kind.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -140,6 +145,20 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault and fault[0] == "stall":
             threading.Event().wait(fault[1])
+        if fault and fault[0] == "raw":
+            self.wfile.write(fault[1])
+            self.wfile.flush()
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        if fault and fault[0] == "answer":
+            self.reply(*fault[1:])
+            return
+        if fault and fault[0] == "spoil" and body:
+            body = bytes([body[0] ^ 1]) + body[1:]
+        if fault and fault[0] == "after":
+            self.wfile = io.BytesIO()
+            self.close_connection = True
         if fault and fault[0] == "status":
             self.fail(*fault[1:])
             return
@@ -173,7 +192,8 @@ class _Handler(BaseHTTPRequestHandler):
     def reply(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None, size: int | None = None):
         fault = self.fault
         if fault and fault[0] == "corrupt" and body:
-            body = bytes([body[0] ^ 1]) + body[1:]
+            flipped = fault[1] if len(fault) > 1 else 1
+            body = bytes([body[0] ^ flipped]) + body[1:]
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
@@ -185,6 +205,16 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.flush()
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)
+                return
+            if fault and fault[0] in ("drip", "late"):
+                self.wfile.write(body[: len(body) // 2])
+                self.wfile.flush()
+                rest = body[len(body) // 2 :]
+                piece = 10 if fault[0] == "drip" else len(rest)
+                for start in range(0, len(rest), piece):
+                    threading.Event().wait(fault[1])
+                    self.wfile.write(rest[start : start + piece])
+                    self.wfile.flush()
                 return
             self.wfile.write(body)
 
@@ -223,7 +253,10 @@ class _Handler(BaseHTTPRequestHandler):
         if "uploads" in request.query:
             name = f"u{len(bucket.uploads)}"
             bucket.uploads[name] = {}
-            self.reply(200, f"<X><UploadId>{name}</UploadId></X>".encode())
+            self.reply(
+                200,
+                f"<InitiateMultipartUploadResult><UploadId>{name}</UploadId></InitiateMultipartUploadResult>".encode(),
+            )
             return
         parts = bucket.uploads.get(request.query.get("uploadId", ""))
         if parts is None:
@@ -291,7 +324,8 @@ class _Handler(BaseHTTPRequestHandler):
         common = "".join(f"<CommonPrefixes><Prefix>{quote(each)}</Prefix></CommonPrefixes>" for each in prefixes)
         if query.get("continuation-token"):
             common = ""  # told on the first page
-        self.reply(200, f"<ListBucketResult>{rows}{common}{token}</ListBucketResult>".encode())
+        told = f"<EncodingType>url</EncodingType><IsTruncated>{'true' if more else 'false'}</IsTruncated>"
+        self.reply(200, f"<ListBucketResult>{told}{rows}{common}{token}</ListBucketResult>".encode())
 
     def do_it_delete(self, request: Request, body: bytes) -> None:
         if "uploadId" in request.query:

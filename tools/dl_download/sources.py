@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from queue import SimpleQueue
-from tempfile import SpooledTemporaryFile
 from threading import Thread
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from libdeadline.aws import Client
 
 READERS = 10  # manifests that are fetched at the same time
-SPOOLED_BYTES = 1 << 20  # of a manifest, beyond which it is kept on disk
 SORTED_BYTES = 4 << 20  # up to which a manifest is sorted in memory at once: its writer need not have done so
 IGNORES_CASE = sys.platform in ("win32", "darwin")
 
@@ -193,38 +191,18 @@ def load(store: Store | None, sources: Iterable[Source]) -> Iterator[Loaded]:
 
 
 def _load(store: Store | None, source: Source) -> Loaded:
-    from xxhash import xxh3_128
-
     if source.file is not None:
         file = open(source.file, "rb")  # noqa: SIM115
         return Loaded(source, file, os.fstat(file.fileno()).st_size)
     assert store is not None and source.manifest_path is not None
-    key = store.manifest_key(source.manifest_path)
-    found = ""
-    for _ in range(2):  # what comes may have been damaged on its way
-        digest = xxh3_128()
-        data: IO[bytes] = SpooledTemporaryFile(SPOOLED_BYTES)  # noqa: SIM115
-
-        def sink(block: memoryview) -> None:
-            digest.update(block)  # noqa: B023
-            data.write(block)  # noqa: B023
-
-        response = store.s3.fetch(key, sink)
-        if response is None:
-            raise Trouble(f"there is no manifest '{store.s3.url(key)}'", statuses.NO_INPUT)
-        found = digest.hexdigest()
-        if source.hash in (None, "", found):
-            break
-    else:
-        raise Trouble(
-            f"the manifest '{store.s3.url(key)}' is not the one that was recorded: its hash is {found}", statuses.DATA
-        )
-    size = data.tell()
-    data.seek(0)
+    found = store.read_manifest(source.manifest_path, source.hash)
+    if found is None:
+        key = store.manifest_key(source.manifest_path)
+        raise Trouble(f"there is no manifest '{store.s3.url(key)}'", statuses.NO_INPUT)
     if source.root is None:
-        metadata = response.metadata()
+        metadata = found.metadata
         source = source._replace(root=root_of(metadata), location=metadata.get("file-system-location-name"))
-    return Loaded(source._replace(hash=found), data, size)
+    return Loaded(source._replace(hash=found.hash), found.data, found.size)
 
 
 class Files:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from queue import SimpleQueue
+from shutil import copyfileobj
 from tempfile import TemporaryFile
 from threading import Lock
 from time import sleep
@@ -166,13 +167,17 @@ class Transfer:
 
         def read(part: Part) -> float:
             nonlocal end
-            got = self.store.manifest(part.output.manifest_path, part.output.hash)
-            for _ in _checked(BytesIO(got.data), part.output.manifest_path):
+            got = self.store.read_manifest(part.output.manifest_path, part.output.hash)
+            if got is None:
+                url = self.store.s3.url(self.store.manifest_key(part.output.manifest_path))
+                raise Trouble(f"there is no manifest '{url}'", statuses.NO_INPUT)
+            for _ in _checked(got.data, part.output.manifest_path):
                 pass  # all of it is checked before any of it is used
+            got.data.seek(0)
             with lock:
-                spool.write(got.data)
-                part.start, part.length = end, len(got.data)
-                end += len(got.data)
+                copyfileobj(got.data, spool)
+                part.start, part.length = end, got.size
+                end += got.size
             return parsedate_to_datetime(got.modified).timestamp() if got.modified else 0.0
 
         for part, modified in each(read, [part for part in self.parts if part.trouble is None], READERS):
