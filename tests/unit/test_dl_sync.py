@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dl_tools.dl_sync.checkpoint import Checkpoint, Failures, pid_lock
+from dl_tools.dl_sync import status_file
+from dl_tools.dl_sync.checkpoint import Checkpoint, Failures, pid_lock, sweep
 from dl_tools.dl_sync.survey import PAGE, _walk
 from dl_tools.dl_sync.transfer import Place, places
 from hypothesis import given, settings
@@ -138,6 +141,57 @@ def test_the_lock_is_held_by_one_and_taken_over_from_the_dead(tmp_path: Path) ->
     with pid_lock(path, told.append):
         Path(path).write_text("1")  # someone took it for stale: it is not ours to remove
     assert Path(path).read_text() == "1"
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/uptime"), reason="needs /proc")
+def test_a_lock_of_a_process_whose_id_another_one_has_by_now_is_taken_over(tmp_path: Path) -> None:
+    path, told = tmp_path / "lock.pid", []
+    for pid in (os.getpid(), os.getppid()):
+        path.write_text(str(pid))
+        os.utime(path, (1_700_000_000, 1_700_000_000))  # before that process began
+        with pid_lock(str(path), told.append):
+            assert path.read_text() == str(os.getpid())
+    assert len(told) == 2
+    path.write_text(str(os.getppid()))
+    with pytest.raises(Trouble, match=f"the process {os.getppid()}"), pid_lock(str(path), told.append):
+        pass
+
+
+def test_what_killed_runs_left_is_swept_up_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "q_download_checkpoint.json"
+    left = ["q_download_checkpoint.json.123.tmp", "q_download_checkpoint.json.pid999999999~tmp"]
+    kept = [
+        path.name, f"{path.name}.pid", f"{path.name}.pid{os.getpid()}~tmp", f"x{path.name}.123.tmp",
+        f"{path.name}.mine.tmp", "q_failed_jobs.json",
+    ]  # fmt: skip
+    for name in (*left, *kept):
+        (tmp_path / name).write_text("")
+    sweep(str(path))
+    assert sorted(os.listdir(tmp_path)) == sorted(kept)
+
+
+@pytest.mark.parametrize(
+    ("text", "age_s"),
+    [
+        (json.dumps({"hostname": socket.gethostname(), "time": time.time(), "pid": 999999999}), 0),
+        (json.dumps({"hostname": "elsewhere", "time": 0}), 0),
+        ("", 120),
+        ('{"hostname"', 120),
+    ],
+    ids=["killed here", "old", "empty", "cut"],
+)
+def test_the_lock_of_a_status_file_that_a_killed_run_left_holds_nobody_up(
+    tmp_path: Path, text: str, age_s: float
+) -> None:
+    path, told = tmp_path / "status.json", []
+    lock = tmp_path / "status.json.lock"
+    lock.write_text(text)
+    os.utime(lock, (time.time() - age_s, time.time() - age_s))
+    began = time.monotonic()
+    with status_file._lock(str(path), told.append):
+        assert json.loads(lock.read_text())["pid"] == os.getpid()
+    assert time.monotonic() - began < 5
+    assert not told and not lock.exists()
 
 
 def test_times_of_the_store_are_read_in_both_spellings() -> None:

@@ -113,7 +113,7 @@ class Sync:
 
     def records(self) -> Iterator[Record]:
         """Look once, or again and again."""
-        from .checkpoint import pid_lock
+        from .checkpoint import pid_lock, sweep
 
         profile = self._profile(self.profile_id) if self.profile_id else None
         for each in (profile or {}).get("fileSystemLocations") or ():
@@ -123,6 +123,8 @@ class Sync:
                 self.run.warn(f"the location '{each['name']}' cannot be written to: '{each['path']}'")
         self._open()
         with pid_lock(f"{self.checkpoint_path}.pid", self.run.warn):
+            sweep(self.checkpoint_path)
+            sweep(self.failures_path)
             checkpoint = self._start()
             if not self.args["--follow"]:
                 yield from self._round(checkpoint)

@@ -6,6 +6,7 @@ Source: client specification, queue sync-output; attachments specification, incr
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from libdeadline.errors import Trouble
 
 WINDOW_S = 120  # by which a search may lag behind what happened
 MOST_FAILURES = 5  # of one job, after which it is given up
+SKEW_S = 60.0  # by which the clock of a file server may be behind
 IGNORED = "ignore-storage-profiles"
 _NEEDED = (
     "localStorageProfileId",
@@ -211,10 +213,11 @@ def _clear(path: str, warn: Callable[[str], None]) -> None:
     try:
         with open(path) as file:
             text = file.read()
+        written_at = os.stat(path).st_mtime
     except FileNotFoundError:
         return
     pid = int(text) if text.strip().isdecimal() else None
-    if pid is not None and _is_alive(pid):
+    if pid is not None and is_alive(pid, written_at):
         raise _held(path, f"the process {pid}")
     why = f"the process {pid}, which wrote it, is gone" if pid is not None else "it holds no process id"
     warn(f"the lock '{path}' is removed: {why}")
@@ -232,7 +235,8 @@ def _held(path: str, whose: str) -> Trouble:
     )
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int, seen_at: float) -> bool:
+    """Whether the process lives that had this id at a moment: not another one that was given it since."""
     if sys.platform == "win32":
         import ctypes
 
@@ -249,7 +253,36 @@ def _is_alive(pid: int) -> bool:
         return False
     except PermissionError:
         pass
-    return True
+    began = _began_at(pid)
+    # In a container that was started anew, the next run may have the id of the one that was killed.
+    return began is None or began < seen_at + (1.0 if pid == os.getpid() else SKEW_S)
+
+
+def _began_at(pid: int) -> float | None:
+    """When a process began, in seconds since 1970; None where the system does not tell. Source: proc(5)."""
+    from time import time
+
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            ticks = int(file.read().rpartition(")")[2].split()[19])
+        with open("/proc/uptime") as file:
+            up_s = float(file.read().split()[0])
+    except (OSError, ValueError, IndexError):
+        return None
+    return time() - up_s + ticks / float(os.sysconf("SC_CLK_TCK"))
+
+
+def sweep(path: str) -> None:
+    """Remove what killed runs left beside a file whose lock we hold, and of others' attempts at that lock."""
+    folder, name = os.path.split(path)
+    for each in os.listdir(folder or "."):
+        left = os.path.join(folder, each)
+        match = re.fullmatch(re.escape(name) + r"(?:\.\d+\.tmp|\.pid(\d+)~tmp)", each)
+        try:
+            if match and (match[1] is None or not is_alive(int(match[1]), os.stat(left).st_mtime)):
+                os.unlink(left)
+        except FileNotFoundError:
+            pass
 
 
 def _moment(text: str) -> datetime:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from time import monotonic, sleep, time
 from typing import Any
 
-from .checkpoint import IGNORED, write_json
+from .checkpoint import IGNORED, is_alive, sweep, write_json
 from .survey import COMPLETED, INACTIVE, WITHOUT_ATTACHMENTS, WITHOUT_PROFILE, Survey
 
 SCHEMA = 1
@@ -75,6 +75,7 @@ def write(
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with _lock(path, warn):
+                sweep(path)
                 document = _document(_jobs_in(path), queue_id, profile_id, survey, results)
                 write_json(path, document, mode=0o666)  # others read it
             written.append(path)
@@ -106,6 +107,7 @@ def point(queue_id: str, folder: str, actual: str, warn: Callable[[str], None]) 
         with _lock(path, warn):
             if os.path.exists(path) and os.path.samefile(path, actual):
                 return
+            sweep(path)
             pointer: dict[str, Any] = {"schema_version": SCHEMA, "status_file_path": actual}
             if _jobs_in(path):
                 pointer["superseded_path"] = path
@@ -233,16 +235,27 @@ def _lock(path: str, warn: Callable[[str], None]) -> Iterator[None]:
     def holder() -> dict[str, Any] | None:
         try:
             with open(lock, "rb") as file:
-                found = loads(file.read())
-            return {**found, "time": float(found.get("time", 0))}
-        except (OSError, ValueError, TypeError, AttributeError):
+                text = file.read()
+                about = os.fstat(file.fileno())
+        except OSError:
             return None
+        try:
+            found = loads(text)
+            return {**found, "time": float(found.get("time", 0))}
+        except (ValueError, TypeError, AttributeError):
+            return {"time": about.st_mtime}  # it is just being written, or whoever did was killed
+
+    def is_left(other: dict[str, Any]) -> bool:
+        if time() - other["time"] >= LOCK_STALE_S:
+            return True
+        pid = other.get("pid")
+        return other.get("hostname") == socket.gethostname() and type(pid) is int and not is_alive(pid, other["time"])
 
     until = monotonic() + LOCK_WAIT_S
     stamp: float | None = None
     while stamp is None and monotonic() < until:
         other = holder()
-        if other is not None and time() - other["time"] >= LOCK_STALE_S:
+        if other is not None and is_left(other):
             try:
                 os.unlink(lock)
             except OSError:
@@ -257,7 +270,7 @@ def _lock(path: str, warn: Callable[[str], None]) -> Iterator[None]:
             sleep(LOCK_POLL_S)
             continue
         with os.fdopen(descriptor, "wb") as file:
-            file.write(dumps({"hostname": socket.gethostname(), "time": now}).encode())
+            file.write(dumps({"hostname": socket.gethostname(), "time": now, "pid": os.getpid()}).encode())
         stamp = now
     if stamp is None:
         warn(f"the lock '{lock}' is held by another host for too long: going on without")
