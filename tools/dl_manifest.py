@@ -85,36 +85,26 @@ def _is_hash(text: Any) -> bool:
 def write(builder: manifest.Builder, folder: str, name: str | None) -> tuple[str, manifest.Summary]:
     """Write a manifest into `folder`, whole and durable: as `name`, or named after its hash. Returns its path.
 
-    Raises: OSError; nothing but a temporary file was written then, and that is gone.
+    Raises: OSError; nothing but a temporary file was written then, and that is gone. Where a kill leaves one, the next
+    run that writes into the folder removes it.
     """
-    from tempfile import mkstemp
+    from libdeadline.placing import Temporary, Tree
 
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    descriptor, temporary = mkstemp(prefix=".dl-manifest-", dir=folder)
+    place = Tree(folder).folder("")
+    temporary = Temporary(place, name or "", "", 0)
+    is_placed = False
     try:
-        with os.fdopen(descriptor, "wb", buffering=0) as file:
-            summary = builder.write(lambda data: _write_all(file, data))
-            os.fchmod(descriptor, 0o666 & ~_umask())
-            os.fsync(descriptor)
-        path = os.path.join(folder, name or f"{summary.hash}.manifest")
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        temporary.restart()
+        summary = builder.write(lambda data: temporary.write(memoryview(data)))
+        os.fsync(temporary.descriptor)
+        last = name or f"{summary.hash}.manifest"
+        place.rename(temporary.name, last)
+        is_placed = True
+    finally:
+        temporary.close(remove=not is_placed)
     _sync_folder(folder)
-    return path, summary
-
-
-def _write_all(file: IO[bytes], data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+    return os.path.join(folder, last), summary
 
 
 def _sync_folder(folder: str) -> None:
