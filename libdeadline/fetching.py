@@ -128,6 +128,7 @@ class Fetcher:
                         break
                     if self._is_same(folder, copy, other, row):
                         item.name, item.outcome = copy, "present"
+                        self._drop_leftover(folder, name, row)
                         return
         temporary = Temporary(folder, name, row["hash"], size)
         placed = False

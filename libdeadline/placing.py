@@ -125,7 +125,10 @@ class Temporary:
             if _lock(self.descriptor):
                 about = os.fstat(self.descriptor)
                 self.found = about.st_size  # bytes that a killed run left in it
-                if about.st_nlink or not HAS_DIR_FD:  # else someone swept it up before we had it
+                if about.st_nlink > 1:
+                    # A run was killed between giving it its name and taking this one away: it is a file in its place.
+                    folder.unlink(self.name)
+                elif about.st_nlink or not HAS_DIR_FD:  # else someone swept it up before we had it
                     return
             os.close(self.descriptor)
             self.name = f"{_PREFIX}{base}-{os.getpid()}-{attempt}{_SUFFIX}"
