@@ -58,7 +58,8 @@ _PASSING = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable",
             "BandwidthLimitExceeded", "IncompleteBody"}  # fmt: skip
 _WRONG_CHECKSUM = {"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "ChecksumMismatch",
                    "XAmzContentSHA256Mismatch"}  # fmt: skip
-VERIFYING = ("AmazonS3", "dl-s3d")  # what a server that checks x-amz-checksum-xxhash128 calls itself
+_CHECKSUM = "x-amz-checksum-xxhash128"
+VERIFYING = ("AmazonS3", "dl-s3d")  # what a server that checks this header calls itself
 
 
 class KeyPair(Protocol):
@@ -460,7 +461,7 @@ class S3:
         self, key: str, upload_id: str, number: int, descriptor: int, offset: int, length: int, hash: str
     ) -> str:
         """Send a part: its ETag. Raises: Changed where it does not hash to `hash`."""
-        headers = (("x-amz-checksum-xxhash128", checksum(hash)),) if self.checksums else ()
+        headers = ((_CHECKSUM, checksum(hash)),) if self.checksums else ()
         part = Part(descriptor, offset, length, hash, bool(self.verifies and self.checksums))
         query = _query([("partNumber", str(number)), ("uploadId", upload_id)])
         response = self._request("store", "PUT", key, query=query, headers=headers, part=part, proof=_has_etag)
@@ -526,7 +527,7 @@ class S3:
         part: Part | None = None,
     ) -> bool:
         if hash is not None and self.checksums:
-            headers += (("x-amz-checksum-xxhash128", checksum(hash)),)
+            headers += ((_CHECKSUM, checksum(hash)),)
         if if_absent:
             headers += (("if-none-match", "*"),)
         if metadata:
@@ -594,9 +595,10 @@ class S3:
                 took = monotonic() - began
                 if self.quickest_s is None or took < self.quickest_s:
                     self.quickest_s = took
-                if self.verifies is None:
+                if self.verifies is None and response.status == 200 and (sent := dict(headers).get(_CHECKSUM)):
+                    # One that only calls itself so does not tell what it found.
                     server = response.header("server") or ""
-                    self.verifies = server.startswith(VERIFYING)
+                    self.verifies = server.startswith(VERIFYING) and response.header(_CHECKSUM) == sent
                 if sink is not None and response.status in (200, 206):
                     if begin is not None:
                         begin(response)

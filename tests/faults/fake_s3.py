@@ -7,7 +7,8 @@ connection is reset after so many bytes of the request's body were read · ("spo
 as it arrives · ("after",) what was asked for is done, and the connection closed without an answer · ("raw", bytes)
 these bytes for an answer, and nothing behind them · ("drip", seconds) an answer that comes in small pieces, with
 pauses of so long, after the first half · ("late", seconds) the second half of an answer after so long ·
-("answer", status, body, headers) an answer of any kind.
+("answer", status, body, headers) an answer of any kind · ("held", event) it does what was asked, and
+answers when the event is set.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class Bucket:
     ) -> None:
         self.objects: dict[str, Object] = {}
         self.uploads: dict[str, dict[int, bytes]] = {}
+        self.upload_keys: dict[str, str] = {}
         self.requests: list[Request] = []
         self.plan: Callable[[Request], tuple[Any, ...] | None] = lambda request: None
         self.keys = [Keys()]
@@ -194,6 +196,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault and fault[0] == "corrupt" and body:
             flipped = fault[1] if len(fault) > 1 else 1
             body = bytes([body[0] ^ flipped]) + body[1:]
+        if fault and fault[0] == "held":
+            fault[1].wait(30)
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
@@ -229,6 +233,11 @@ class _Handler(BaseHTTPRequestHandler):
             return True
         return False
 
+    def checked(self, request: Request) -> dict[str, str]:
+        """What a server that checked a checksum answers with."""
+        given = request.headers.get("x-amz-checksum-xxhash128")
+        return {"x-amz-checksum-xxhash128": given} if given and self.bucket.check else {}
+
     def do_it_put(self, request: Request, body: bytes) -> None:
         bucket = self.bucket
         if self.wrong(request, body):
@@ -239,20 +248,21 @@ class _Handler(BaseHTTPRequestHandler):
                 self.fail(404, "NoSuchUpload", "no such upload")
                 return
             parts[int(request.query["partNumber"])] = body
-            self.reply(200, headers={"ETag": f'"{xxh3_128(body).hexdigest()}"'})
+            self.reply(200, headers={"ETag": f'"{xxh3_128(body).hexdigest()}"', **self.checked(request)})
             return
         if request.headers.get("if-none-match") == "*" and request.key in bucket.objects:
             self.fail(412, "PreconditionFailed", "it exists")
             return
         metadata = {name[11:]: value for name, value in request.headers.items() if name.startswith("x-amz-meta-")}
         bucket.put(request.key, body, metadata)
-        self.reply(200, headers={"ETag": '"e"'})
+        self.reply(200, headers={"ETag": '"e"', **self.checked(request)})
 
     def do_it_post(self, request: Request, body: bytes) -> None:
         bucket = self.bucket
         if "uploads" in request.query:
-            name = f"u{len(bucket.uploads)}"
+            name = f"u{len(bucket.upload_keys)}"
             bucket.uploads[name] = {}
+            bucket.upload_keys[name] = request.key
             self.reply(
                 200,
                 f"<InitiateMultipartUploadResult><UploadId>{name}</UploadId></InitiateMultipartUploadResult>".encode(),
@@ -280,10 +290,20 @@ class _Handler(BaseHTTPRequestHandler):
             self.reply(200, b"", {"ETag": '"e"'}, len(found.data))
 
     def do_it_get(self, request: Request, body: bytes) -> None:
+        bucket = self.bucket
+        if "uploads" in request.query:
+            rows = "".join(
+                f"<Upload><Key>{quote(bucket.upload_keys[each])}</Key><UploadId>{each}</UploadId>"
+                f"<Initiated>{strftime('%Y-%m-%dT%H:%M:%S.000Z', gmtime())}</Initiated></Upload>"
+                for each in bucket.uploads
+                if bucket.upload_keys[each].startswith(request.query["prefix"])
+            )
+            self.reply(200, f"<ListMultipartUploadsResult>{rows}</ListMultipartUploadsResult>".encode())
+            return
         if not request.key:
             self.listing(request)
             return
-        found = self.bucket.objects.get(request.key)
+        found = bucket.objects.get(request.key)
         if found is None:
             self.fail(404, "NoSuchKey", "no such key")
             return

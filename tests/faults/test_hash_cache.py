@@ -23,7 +23,7 @@ def rows_of(count: int) -> list[Known]:
     return [(f"/d/{n // 100}/{n:05}", n, n, n, n, xxh3_128_hexdigest(str(n).encode())) for n in range(count)]
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_byte_that_changed_anywhere_gives_no_wrong_answer(tmp_path: Path, seed: int) -> None:
     dice = random.Random(seed)
     rows = rows_of(1500)

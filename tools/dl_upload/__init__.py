@@ -46,11 +46,12 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections import deque
 from collections.abc import Iterator
 from queue import SimpleQueue
 from threading import Event, Thread
-from time import sleep
+from time import sleep, time_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from libdeadline import command, statuses
@@ -59,8 +60,7 @@ from libdeadline.errors import Trouble, os_trouble
 from libdeadline.pool import taken
 from libdeadline.records import Bundle, File, Manifest, Record
 
-from .parts import hash_of
-from .sending import LARGE_BYTES, Item, Sender
+from .sending import LARGE_BYTES, Item, Sender, changed, holds
 
 if TYPE_CHECKING:
     from libdeadline.store import CheckCache, Store
@@ -69,6 +69,7 @@ WINDOW = 8192  # records that may wait for one before them
 WAKE_EVERY = 256  # records that need nothing done, before the emitter is told of them
 NAP_S = (0.002, 0.02)  # so that the emitter wakes for several contents at a time: when few are pending, and many
 MANY = 64
+SKEW_NS = 5_000_000_000  # by which a stage before this one may have begun earlier, or a file server's clock be behind
 SENT, FAILED = 1, 2  # numbers of the contents that were seen
 _HASH = re.compile(r"[0-9a-f]{32}\Z")
 
@@ -96,6 +97,7 @@ class Upload:
         }
         self.jobs = args.integer("--jobs", 1, 1024)
         self.started_at = _output_time(args)
+        self.hashed_after_ns = _began_ns() - SKEW_NS  # whatever was touched since may have changed since it was hashed
         self.store: Store | None = None
         self.cache: CheckCache | None = None
         self.sender: Sender | None = None
@@ -375,15 +377,17 @@ class Upload:
         path = self._local_path(row)
         try:
             about = os.stat(path)
-            if about.st_size == row.get("size", about.st_size):
-                if about.st_mtime_ns // 1000 == row.get("mtime", about.st_mtime_ns // 1000):
-                    return None
-                with open(path, "rb", buffering=0) as file:
-                    if hash_of(file.fileno(), about.st_size) == row["hash"]:
-                        return None
+            size = row.get("size", about.st_size)
+            if (
+                about.st_size == size
+                and about.st_mtime_ns // 1000 == row.get("mtime", about.st_mtime_ns // 1000)
+                and about.st_ctime_ns < self.hashed_after_ns
+                and stat.S_ISREG(about.st_mode)
+            ):
+                return None
+            return None if holds(path, row["hash"], size) else changed(path)
         except OSError as error:
             return os_trouble(error, "read")
-        return Trouble(f"'{path}' changed after it was hashed: run again", statuses.TRY_AGAIN, path=path)
 
     def _local_path(self, row: Record) -> str:
         """Where a file lies on this host."""
@@ -418,6 +422,16 @@ class Upload:
             self.cache.close()
             if self.cache.problem:
                 self.run.debug(f"the check cache could not be used: {self.cache.problem}")
+
+
+def _began_ns() -> int:
+    """When the files were hashed at the latest: in a pipeline as it began, in a saved stream when that was written."""
+    now = time_ns()
+    try:
+        about = os.fstat(0)
+    except OSError:
+        return now
+    return min(now, about.st_mtime_ns) if stat.S_ISREG(about.st_mode) else now
 
 
 def _limit(args: Arguments) -> int | None:

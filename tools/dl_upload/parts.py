@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from time import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from libdeadline import statuses
-from libdeadline.errors import Trouble
+from libdeadline.errors import Trouble, os_trouble
 from libdeadline.s3 import S3Error, Stopping
 from libdeadline.sockets import Changed, is_loopback, page_buffer, read_at, read_first
 from libdeadline.store import Presence, Store
@@ -24,6 +24,8 @@ READ_BYTES = 1 << 17  # small enough to stay in the processor's cache until it i
 NEAR_SENDERS, FAR_SENDERS = 2, 16  # parts on their way at the same time
 DAMAGED_TRIES = 3  # of a content that is right here and arrives wrong
 LEFT_S = 7 * 86400.0  # after which nobody is thought to come back for an upload that a killed run began
+LOST_S = 900.0  # by which the moment of an upload whose id never arrived may be off: S3 endures no more
+HASH_DIGITS = 32
 ABORT_S = 5.0  # for which cleaning up may hold up an exit
 
 
@@ -72,27 +74,35 @@ def hash_of(descriptor: int, size: int) -> str:
 class Journal:
     """What of a multipart upload is done, in a file that outlives a kill; held by one process at a time.
 
-    Shape: a line `<upload id> <part bytes> <key>`, then a line `<number> <hash> <etag>` for each part that is stored.
+    Shape: lines, each written at once. `@ <size> <mtime ns> <path as JSON>` is the file that is sent; `- <time> <name>`
+    says that an upload is about to be begun; `<upload id> <part bytes> <name>`, that it was; `<number> <hash> <etag>`,
+    that a part of it is stored. `name` tells endpoint, bucket and key.
     """
 
     def __init__(self, folder: str, name: str, part_bytes: int) -> None:
-        """`name` tells endpoint, bucket and key. Raises: OSError; BlockingIOError where another process holds it."""
+        """Raises: OSError; BlockingIOError where another process holds it."""
         os.makedirs(folder, mode=0o700, exist_ok=True)
         self.path = self.place(folder, name)
+        self._name, self._part_bytes = name, part_bytes
+        self._lock = Lock()
+        while True:
+            self._file = open(self.path, "a+", encoding="utf-8")  # noqa: SIM115
+            try:
+                _lock_file(self._file)
+            except OSError:
+                self._file.close()
+                raise
+            if os.fstat(self._file.fileno()).st_nlink:
+                break
+            self._file.close()  # whoever held it has removed it meanwhile
+        self._file.seek(0)
+        noted = Noted(self._file.read())
         self.upload_id: str | None = None
         self.parts: dict[int, tuple[str, str]] = {}
-        self._name, self._part_bytes = name, part_bytes
-        self._file = open(self.path, "a+", encoding="utf-8")  # noqa: SIM115
-        try:
-            import fcntl
-
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            pass
-        except OSError:
-            self._file.close()
-            raise
-        self._read()
+        self.begun_at = noted.begun_at  # when an upload was begun whose id never arrived
+        self.lost = noted.uploads  # ids of uploads that can't be gone on with
+        if noted.uploads and noted.part_bytes == part_bytes:
+            self.upload_id, self.parts = self.lost.pop(), noted.parts
 
     @staticmethod
     def place(folder: str, name: str) -> str:
@@ -101,37 +111,26 @@ class Journal:
 
         return os.path.join(folder, xxh3_128_hexdigest(name.encode()) + ".parts")
 
-    def _read(self) -> None:
-        self._file.seek(0)
-        lines = self._file.read().split("\n")
-        whole = lines[:-1]  # what follows the last newline was cut off
-        if not whole:
-            return
-        first = whole[0].split(" ", 2)
-        if len(first) != 3 or first[1:] != [str(self._part_bytes), self._name]:
-            return
-        self.upload_id = first[0]
-        for line in whole[1:]:
-            number, _, rest = line.partition(" ")
-            hash, _, etag = rest.partition(" ")
-            if number.isdecimal() and etag:
-                self.parts[int(number)] = (hash, etag)
+    def intend(self, path: str, about: os.stat_result, now: float) -> None:
+        """Note that an upload of a file is about to be begun."""
+        from json import dumps
+
+        self._append(f"@ {about.st_size} {about.st_mtime_ns} {dumps(path)}\n- {now:.3f} {self._name}\n")
 
     def begin(self, upload_id: str) -> None:
-        """Start anew with another upload."""
+        """Note that an upload was begun."""
         self.upload_id, self.parts = upload_id, {}
-        self._file.seek(0)
-        self._file.truncate()
         self._append(f"{upload_id} {self._part_bytes} {self._name}\n")
 
     def add(self, number: int, hash: str, etag: str) -> None:
-        """Remember a part that is stored."""
+        """Note that a part is stored."""
         self.parts[number] = (hash, etag)
         self._append(f"{number} {hash} {etag}\n")
 
     def _append(self, line: str) -> None:
-        self._file.write(line)
-        self._file.flush()
+        with self._lock:
+            self._file.write(line)
+            self._file.flush()
 
     def close(self, *, remove: bool) -> None:
         """Let go of it; `remove` when the upload is over, one way or the other."""
@@ -143,12 +142,70 @@ class Journal:
         self._file.close()
 
 
+class Noted:
+    """What a journal says."""
+
+    def __init__(self, text: str) -> None:
+        self.file: tuple[int, int, str] | None = None  # size, mtime in ns, path
+        self.name = ""
+        self.begun_at: float | None = None
+        self.uploads: list[str] = []  # ids; the last one is gone on with
+        self.part_bytes = 0  # of the last one
+        self.parts: dict[int, tuple[str, str]] = {}
+        for line in text.split("\n")[:-1]:  # what follows the last newline was cut off
+            first, _, rest = line.partition(" ")
+            second, _, third = rest.partition(" ")
+            try:
+                if first == "@":
+                    from json import loads
+
+                    size, _, path = rest.partition(" ")
+                    mtime_ns, _, path = path.partition(" ")
+                    self.file = (int(size), int(mtime_ns), loads(path))
+                elif first == "-":
+                    self.begun_at, self.name = float(second), third
+                elif len(second) == HASH_DIGITS:
+                    if first.isdecimal() and third:
+                        self.parts[int(first)] = (second, third)
+                elif second.isdecimal():
+                    self.uploads.append(first)
+                    self.part_bytes, self.name = int(second), third
+                    self.parts, self.begun_at = {}, None
+            except ValueError:
+                continue  # not ours
+
+    def is_over(self) -> bool:
+        """Whether the file that was sent is gone or another one, as far as its folder can be seen."""
+        if self.file is None:
+            return False
+        size, mtime_ns, path = self.file
+        try:
+            about = os.stat(path)
+        except FileNotFoundError:
+            return os.path.isdir(os.path.dirname(path))
+        except OSError:
+            return False
+        return (about.st_size, about.st_mtime_ns) != (size, mtime_ns)
+
+
+def _lock_file(file: IO[str]) -> None:
+    try:
+        import fcntl
+    except ImportError:
+        return
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 class _Task(NamedTuple):
     item: Item
     descriptor: int
     path: str
-    size: int
+    about: os.stat_result  # of the open file
     absent: bool
+
+    @property
+    def size(self) -> int:
+        return self.about.st_size
 
 
 class _Part(NamedTuple):
@@ -185,9 +242,9 @@ class LargeFiles:
         self._thread: Thread | None = None
         self._open: dict[str, tuple[str, Journal | None]] = {}  # key: upload id and journal of what is going on
 
-    def submit(self, item: Item, descriptor: int, path: str, size: int, absent: bool) -> None:
+    def submit(self, item: Item, descriptor: int, path: str, about: os.stat_result, absent: bool) -> None:
         """Have an open file sent; it is closed when that is done."""
-        self._files.put(_Task(item, descriptor, path, size, absent))
+        self._files.put(_Task(item, descriptor, path, about, absent))
         if self._thread is None:
             self._thread = Thread(target=self._run, daemon=True)
             self._thread.start()
@@ -199,11 +256,40 @@ class LargeFiles:
             return
         try:
             journal = Journal(self.journals, name, part_bytes)
-            if journal.upload_id:
-                self.store.s3.abort_multipart(self.store.data_key(hash), journal.upload_id)
-            journal.close(remove=True)
-        except (OSError, Trouble):
-            pass  # someone else is at it
+        except OSError:
+            return  # someone else is at it
+        over = False
+        try:
+            self._drop(self.store.data_key(hash), journal)
+            over = True
+        except Trouble:
+            pass  # it stays for another run
+        finally:
+            journal.close(remove=over)
+
+    def _drop(self, key: str, journal: Journal) -> None:
+        """Abort all that a journal knows of."""
+        if journal.upload_id:
+            journal.lost.append(journal.upload_id)
+            journal.upload_id = None
+        self._drop_lost(key, journal.lost, journal.begun_at)
+
+    def _drop_lost(self, key: str, ids: list[str], begun_at: float | None) -> None:
+        """Abort uploads to a key: those of `ids`, and those that were begun about then."""
+        from libdeadline.times import of_text
+
+        s3, ids = self.store.s3, [*ids]
+        if begun_at is not None:
+            try:
+                ids += [
+                    upload.upload_id
+                    for upload in s3.uploads(key)
+                    if upload.key == key and abs(of_text(upload.initiated).timestamp() - begun_at) < LOST_S
+                ]
+            except (S3Error, ValueError):
+                pass  # not everyone may list them
+        for upload_id in ids:
+            s3.abort_multipart(key, upload_id)
 
     def _name(self, hash: str, size: int) -> tuple[str, int]:
         """(name of the journal, bytes of a part) for a content."""
@@ -232,23 +318,25 @@ class LargeFiles:
                 journal.close(remove=True)
 
     def _clear(self) -> None:
-        """Abort what killed runs began in this bucket, long ago, and nobody went on with."""
+        """Abort what killed runs began in this bucket of files that are others by now, or that nobody came back for."""
         s3 = self.store.s3
         try:
             names = os.listdir(self.journals)
         except OSError:
             return
         for name in names:
-            path = os.path.join(self.journals, name)
             try:
-                if os.stat(path).st_mtime > time() - LEFT_S:
-                    continue
-                with open(path, encoding="utf-8") as file:
-                    upload_id, _, rest = file.readline().partition(" ")
-                _, origin, bucket, key = rest.rstrip("\n").split(" ", 3)
-                if (origin, bucket) == (s3.origin, s3.bucket):
-                    s3.abort_multipart(key, upload_id)
-                    os.unlink(path)
+                with open(os.path.join(self.journals, name), "r+", encoding="utf-8") as file:
+                    _lock_file(file)
+                    noted = Noted(file.read())
+                    if not noted.name:
+                        os.unlink(file.name)  # nothing was begun
+                        continue
+                    origin, bucket, key = noted.name.split(" ", 2)
+                    is_old = os.fstat(file.fileno()).st_mtime < time() - LEFT_S
+                    if (origin, bucket) == (s3.origin, s3.bucket) and (is_old or noted.is_over()):
+                        self._drop_lost(key, noted.uploads, noted.begun_at)
+                        os.unlink(file.name)
             except (OSError, ValueError, Trouble):
                 continue  # it may be in use, or not ours to abort
 
@@ -275,6 +363,9 @@ class LargeFiles:
             for _ in range(DAMAGED_TRIES):
                 try:
                     result = s3.put_part(*part)
+                    # At once: a part that is stored and not noted would be sent again.
+                    if (journal := self._open[part.key][1]) is not None:
+                        journal.add(part.number, part.hash, result)
                     break
                 except Exception as error:
                     result = error
@@ -301,10 +392,12 @@ class LargeFiles:
                     over = True
                     return outcome
                 except S3Error as error:
-                    # An upload that a journal remembers may have been cleared away meanwhile.
-                    if error.code != "NoSuchUpload" or journal is None:
+                    # An upload that a journal remembers may have been cleared away meanwhile, or one of its parts.
+                    if error.code not in ("NoSuchUpload", "InvalidPart") or journal is None:
                         raise
-                    journal.upload_id = None
+                    if error.code == "InvalidPart" and journal.upload_id:
+                        journal.lost.append(journal.upload_id)
+                    journal.upload_id, journal.parts = None, {}
             raise Trouble(f"the upload of '{s3.url(key)}' was aborted by someone else", statuses.TRY_AGAIN)
         except Trouble as error:
             # What a later run can go on with is kept: for changed content there is nothing to go on with.
@@ -321,12 +414,16 @@ class LargeFiles:
     def _send_parts(self, task: _Task, hash: str, key: str, part_bytes: int, journal: Journal | None) -> str:
         from xxhash import xxh3_128
 
-        from .sending import changed
+        from .sending import changed, is_other
 
         s3 = self.store.s3
         if journal is not None and journal.upload_id:
             upload_id = journal.upload_id
         else:
+            if journal is not None:
+                self._drop_lost(key, journal.lost, journal.begun_at)
+                journal.lost, journal.begun_at = [], None
+                journal.intend(task.path, task.about, s3.now())
             upload_id = s3.create_multipart(key)
             if journal is not None:
                 journal.begin(upload_id)
@@ -345,8 +442,6 @@ class LargeFiles:
                 failed = failed or result
                 return
             done[part.number] = (part.hash, result)
-            if journal is not None:
-                journal.add(part.number, part.hash, result)
             self._tell(task.item, part.length)
 
         try:
@@ -384,10 +479,17 @@ class LargeFiles:
             raise failed
         if s3.stopping.is_set():
             raise Stopping
-        if whole.hexdigest() != hash or os.fstat(task.descriptor).st_size != task.size:
+        try:
+            is_changed = whole.hexdigest() != hash or is_other(task.path, task.about, hash)
+        except OSError as error:
+            raise os_trouble(error, "read") from None
+        if is_changed:
             raise changed(task.path)
         parts = [(number, etag, part_hash) for number, (part_hash, etag) in sorted(done.items())]
-        return "new" if s3.complete_multipart(key, upload_id, parts, if_absent=task.absent) else "present"
+        if s3.complete_multipart(key, upload_id, parts, if_absent=task.absent):
+            return "new"
+        s3.abort_multipart(key, upload_id)  # the upload outlives such a refusal
+        return "present"
 
     def _tell(self, item: Item, length: int) -> None:
         item.large_bytes += length

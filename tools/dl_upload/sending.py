@@ -20,10 +20,12 @@ from libdeadline.records import File, Record
 from libdeadline.s3 import S3Error, Stopping
 from libdeadline.store import Presence, Store
 
-from .parts import LargeFiles, damaged, send_open
+from .parts import LargeFiles, damaged, hash_of, send_open
 
 SMALL_BYTES = 1 << 17  # sent from memory
 LARGE_BYTES = 32 << 20  # from here on in parts
+# A FIFO that took the place of a file must not hold us up.
+FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 class Item:
@@ -109,7 +111,7 @@ class Sender:
         """See to it that the content is in the store; False where others go on with it."""
         row = item.row
         assert isinstance(row, File)
-        hash, size = str(row.hash), row.size
+        hash, size, path = str(row.hash), row.size, ""
         known = self.presence.find(hash)
         if item.cached and known is None:
             self.presence.refute()
@@ -117,7 +119,7 @@ class Sender:
             item.outcome = "present"
         else:
             path = self.map(row)
-            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+            descriptor = os.open(path, FLAGS)
             try:
                 about = os.fstat(descriptor)
                 if not stat.S_ISREG(about.st_mode):
@@ -127,7 +129,7 @@ class Sender:
                 if about.st_size != size:
                     raise changed(path)
                 if size >= LARGE_BYTES:
-                    self._large.submit(item, descriptor, path, size, known is None)
+                    self._large.submit(item, descriptor, path, about, known is None)
                     descriptor = -1
                     return False
                 item.outcome = send_open(self.store, hash, descriptor, path, size, known is None)
@@ -136,6 +138,8 @@ class Sender:
                     os.close(descriptor)
         assert size is not None or known is not None
         self.presence.remember(hash, known if size is None else size)  # type: ignore[arg-type]
+        if path and is_other(path, about, hash):
+            raise changed(path)  # what was stored is what its key says, but no longer what the file holds
         if self.verify:
             verify(self.store, hash)
         return True
@@ -143,9 +147,25 @@ class Sender:
 
 def changed(path: str) -> Trouble:
     """The trouble with a file whose content is not what was hashed."""
-    return Trouble(
-        f"'{path}' changed after it was hashed, and was not stored: run again", statuses.TRY_AGAIN, path=path
-    )
+    return Trouble(f"'{path}' changed after it was hashed: run again", statuses.TRY_AGAIN, path=path)
+
+
+def holds(path: str, hash: str, size: int) -> bool:
+    """Whether there is a regular file of that content at `path`. Raises: OSError."""
+    descriptor = os.open(path, FLAGS)
+    try:
+        about = os.fstat(descriptor)
+        return stat.S_ISREG(about.st_mode) and about.st_size == size and hash_of(descriptor, size) == hash
+    finally:
+        os.close(descriptor)
+
+
+def is_other(path: str, about: os.stat_result, hash: str) -> bool:
+    """Whether the file at `path` is no longer the one that was opened, nor one alike. Raises: OSError where none is."""
+    now = os.stat(path)
+    if now.st_ctime_ns == about.st_ctime_ns and now.st_ino == about.st_ino and now.st_size == about.st_size:
+        return False
+    return not holds(path, hash, about.st_size)
 
 
 def verify(store: Store, hash: str) -> None:

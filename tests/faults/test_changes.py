@@ -1,0 +1,245 @@
+"""Files that change while they are uploaded: no key holds another content than its name says, and each is reported."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from changes import CHANGES, STILL_RIGHT, rewrite
+from fake_s3 import Bucket, Request, records, tree
+from transfer_shell import Shell
+from trees import LARGE, URI, assert_true_to_keys, hashed, large_file, manifest_of, wait_for
+from xxhash import xxh3_128_hexdigest
+
+PART = 16 << 20
+
+
+def once(when: Callable[[Request], bool], deed: Callable[[], object]) -> Callable[[Request], None]:
+    """A plan that does something when the first such request has arrived, before it is answered."""
+    lock = threading.Lock()
+    done: list[bool] = []
+
+    def plan(request: Request) -> None:
+        with lock:
+            if not done and when(request):
+                done.append(True)
+                deed()
+
+    return plan
+
+
+def all_of(plans: list[Callable[[Request], None]]) -> Callable[[Request], None]:
+    def plan(request: Request) -> None:
+        for each in plans:
+            each(request)
+
+    return plan
+
+
+def key_of(path: Path) -> str:
+    return f"p/Data/{xxh3_128_hexdigest(path.read_bytes())}.xxh128"
+
+
+def assert_reported(done: Any, *paths: Path) -> None:
+    assert done.returncode in (66, 75), (done.returncode, done.stderr)
+    lines = done.stderr.splitlines()
+    for path in paths:
+        assert len([line for line in lines if f"'{path}'" in line]) == 1, (path, done.stderr)
+    assert len(lines) == len(paths), done.stderr
+    end = records(done.stdout)[-1]
+    assert end["ok"] is False and end["failed"] == len(paths)
+
+
+def test_large_files_rewritten_between_their_parts(bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "small").write_bytes(b"small")
+    plans, paths = [], []
+    content = bytearray(random.Random(1).randbytes(LARGE))
+    # While a part is on its way, something in it, in one that was sent, and in one to come.
+    for part, where in (("1", 10), ("1", 2 * PART + 10), ("2", 10), ("2", 2 * PART + 10), ("3", PART + 10)):
+        path = source / f"{part} {where}"
+        content[:4] = len(paths).to_bytes(4, "big")
+        path.write_bytes(content)
+        key = key_of(path)
+        plans.append(
+            once(
+                lambda request, key=key, part=part: (request.key, request.query.get("partNumber")) == (key, part),
+                lambda path=path, where=where: rewrite(path, where),
+            )
+        )
+        paths.append(path)
+    stream = hashed(source)
+    bucket.plan = all_of(plans)
+    done = shell.run(bucket, "dl-upload", URI, "--jobs=1", text=stream)
+    assert_reported(done, *paths)
+    assert [each.data for each in bucket.objects.values()] == [b"small"]
+    assert not bucket.uploads
+    assert not os.listdir(shell.home / ".deadline" / "cache" / "uploads")
+
+
+@pytest.mark.parametrize("size", [9000, 300_000, LARGE], ids=["small", "medium", "large"])
+def test_files_that_change_while_they_are_on_their_way(bucket: Bucket, shell: Shell, tmp_path: Path, size: int) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    plans, paths = [], []
+    content = bytearray(random.Random(size).randbytes(size))
+    changes = ["rewritten", "replaced", "fifo", "deleted", "copied"] if size == LARGE else list(CHANGES)
+    for change in changes:
+        path = source / change
+        content[:4] = len(plans).to_bytes(4, "big")
+        path.write_bytes(content)
+        key = key_of(path)
+        plans.append(
+            once(
+                lambda request, key=key: request.method == "PUT" and request.key == key,
+                lambda change=change, path=path: CHANGES[change](path),
+            )
+        )
+        if change not in STILL_RIGHT:
+            paths.append(path)
+    stream = hashed(source)
+    right = {key_of(source / change) for change in STILL_RIGHT if change in changes}
+    bucket.plan = all_of(plans)
+    done = shell.run(bucket, "dl-upload", URI, text=stream)
+    assert_reported(done, *paths)
+    assert_true_to_keys(bucket)
+    assert right <= bucket.objects.keys()
+    if size == LARGE:
+        assert right == bucket.objects.keys()  # what was begun of the others was aborted
+    assert not bucket.uploads
+
+
+def test_files_whose_content_was_there_already_are_looked_at_too(
+    one_bucket: Bucket, shell: Shell, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    paths = []
+    for change in CHANGES:
+        for size in (0, 9000):
+            if size or change not in ("rewritten", "mapped", "shrunk", "replaced"):
+                path = source / f"{change} {size}"
+                path.write_bytes(b"a" * size)
+                paths.append(path)
+    stream = hashed(source)
+    assert shell.run(one_bucket, "dl-upload", URI, text=stream).returncode == 0
+    for path in paths:
+        CHANGES[path.name.rpartition(" ")[0]](path)
+    done = shell.run(one_bucket, "dl-upload", URI, text=stream)
+    assert_reported(done, *(path for path in paths if path.name.rpartition(" ")[0] not in STILL_RIGHT))
+
+
+def test_a_server_that_only_claims_to_check_is_not_believed(shell: Shell, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("a", "b"):
+        (source / name).write_bytes(random.Random(name).randbytes(300_000))
+    stream = hashed(source)
+    with Bucket(server="AmazonS3", check=False) as bucket:
+        bucket.plan = once(lambda request: request.method == "PUT", lambda: rewrite(source / "b", 150_000))
+        done = shell.run(bucket, "dl-upload", URI, "--jobs=1", text=stream)
+        assert_reported(done, source / "b")
+        assert_true_to_keys(bucket)
+        assert len(bucket.objects) == 1
+
+
+def killed_when(bucket: Bucket, shell: Shell, stream: str, reached: Callable[[], bool]) -> None:
+    """Start an upload, and kill it when something has come to be."""
+    process = shell.start(bucket, "dl-upload", URI, stdin=-1)
+    assert process.stdin is not None
+    process.stdin.write(stream)
+    process.stdin.close()
+    wait_for(reached)
+    process.kill()
+    process.wait()
+
+
+def test_an_upload_whose_id_never_arrived_is_found_and_aborted(
+    one_bucket: Bucket, shell: Shell, tmp_path: Path
+) -> None:
+    path = large_file(tmp_path / "source")
+    stream = hashed(tmp_path / "source")
+    answered = threading.Event()
+    one_bucket.plan = lambda request: ("held", answered) if "uploads" in request.query else None
+    killed_when(one_bucket, shell, stream, lambda: bool(one_bucket.uploads))
+    answered.set()
+    one_bucket.upload_keys["foreign"], one_bucket.uploads["foreign"] = "p/Data/other.xxh128", {}
+    one_bucket.plan = lambda request: None
+    done = shell.run(one_bucket, "dl-upload", URI, text=stream)
+    assert done.returncode == 0, done.stderr
+    assert list(one_bucket.uploads) == ["foreign"]
+    assert path.read_bytes() in [each.data for each in one_bucket.objects.values()]
+    assert not os.listdir(shell.home / ".deadline" / "cache" / "uploads")
+
+
+@pytest.mark.parametrize("change", ["rewritten anew", "deleted"])
+def test_what_was_begun_of_a_file_that_is_another_by_now_is_aborted(
+    one_bucket: Bucket, shell: Shell, tmp_path: Path, change: str
+) -> None:
+    path = large_file(tmp_path / "source")
+    one_bucket.plan = lambda request: ("stall", 30) if "partNumber" in request.query else None
+    killed_when(one_bucket, shell, hashed(tmp_path / "source"), lambda: one_bucket.count("PUT") > 0)
+    one_bucket.plan = lambda request: None
+    other = path.with_name("other")
+    other.write_bytes(random.Random(9).randbytes(LARGE))
+    if change == "deleted":
+        path.unlink()
+    else:
+        other.replace(path)
+    done = shell.run(one_bucket, "dl-upload", URI, text=hashed(tmp_path / "source"))
+    assert done.returncode == 0, done.stderr
+    assert not one_bucket.uploads
+    assert not os.listdir(shell.home / ".deadline" / "cache" / "uploads")
+
+
+def test_an_upload_that_someone_else_was_quicker_with_is_aborted(
+    one_bucket: Bucket, shell: Shell, tmp_path: Path
+) -> None:
+    path = large_file(tmp_path / "source")
+    content = path.read_bytes()
+    key = f"p/Data/{xxh3_128_hexdigest(content)}.xxh128"
+    one_bucket.plan = once(lambda request: request.query.get("partNumber") == "2", lambda: one_bucket.put(key, content))
+    # S3 refuses to complete over what is there; the upload stays until it is aborted.
+    complete = one_bucket.plan
+
+    def plan(request: Request) -> tuple[Any, ...] | None:
+        if request.method == "POST" and "uploadId" in request.query and request.headers.get("if-none-match"):
+            return ("status", 412, "PreconditionFailed", "it exists")
+        return complete(request)
+
+    one_bucket.plan = plan
+    done = shell.run(one_bucket, "dl-upload", URI, text=hashed(tmp_path / "source"))
+    assert done.returncode == 0, done.stderr
+    assert [row["upload"] for row in records(done.stdout) if row["type"] == "file"] == ["present"]
+    assert not one_bucket.uploads
+
+
+def test_the_link_that_a_kill_left_to_a_file_does_it_no_harm(one_bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
+    """A run killed after its temporary got its name, and before it lost its own one."""
+    path = large_file(tmp_path / "source")
+    content = path.read_bytes()
+    one_bucket.put(f"p/Data/{xxh3_128_hexdigest(content)}.xxh128", content)
+    target = tmp_path / "target"
+    target.mkdir()
+    script = (
+        "import os, sys\nfrom libdeadline import placing\n"
+        "placing.Folder.unlink = lambda *_: os._exit(9)\n"
+        "from dl_tools.dl_download import main\nraise SystemExit(main())"
+    )
+    words = (URI, f"--manifest={manifest_of(tmp_path / 'source', tmp_path / 'm')}", f"--to={target}")
+    killed = shell.run(one_bucket, "python3", "-c", script, *words)
+    assert killed.returncode == 9, killed.stderr
+    (left,) = [name for name in os.listdir(target) if name != "large"]
+    assert os.path.samefile(target / left, target / "large")
+    with open(target / "large", "r+b") as file:
+        file.write(b"mine")  # the person works on it
+    mine = (target / "large").read_bytes()
+    done = shell.run(one_bucket, "dl-download", *words)
+    assert done.returncode == 0, done.stderr
+    assert tree(target) == {"large": mine, "large (1)": content}
