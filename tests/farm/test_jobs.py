@@ -626,6 +626,10 @@ def test_a_job_in_creation_survives_the_death_of_the_service(farmd, farm_ids):
     assert job.wait_created()["lifecycleStatus"] == "CREATE_COMPLETE"
     assert job.counts == {"READY": 150_000} and rows_of(farmd, job)[1] == 150_000
     job.update(targetTaskRunStatus="CANCELED")
+    limit = time.monotonic() + 60
+    while job.get()["lifecycleStatus"] != "UPDATE_SUCCEEDED":
+        assert time.monotonic() < limit
+        time.sleep(0.05)
     assert job.counts == {"CANCELED": 150_000} and "endedAt" in job.get()
     audit(farmd.dir)
 
@@ -638,7 +642,11 @@ def test_minds_are_changed_while_a_job_is_created(farmd, farm_ids):
     canceled.update(targetTaskRunStatus="CANCELED")
     parked.update(targetTaskRunStatus="SUSPENDED", name="parked", priority=7)
     freed.update(targetTaskRunStatus="READY")
-    assert freed.wait_created()["lifecycleStatus"] == parked.wait_created()["lifecycleStatus"] == "CREATE_COMPLETE"
+    limit = time.monotonic() + 60
+    for each in (freed, parked):  # so many tasks are changed after the creation
+        while each.wait_created()["lifecycleStatus"] not in ("CREATE_COMPLETE", "UPDATE_SUCCEEDED"):
+            assert time.monotonic() < limit
+            time.sleep(0.05)
     assert canceled.get()["lifecycleStatus"] == "CREATE_FAILED" or canceled.counts == {"CANCELED": 60_000}
     assert (parked.counts, parked.get()["name"], parked.get()["priority"]) == ({"SUSPENDED": 60_000}, "parked", 7)
     assert freed.counts == {"READY": 60_000}

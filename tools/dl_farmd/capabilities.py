@@ -11,7 +11,7 @@ from typing import Any
 
 from . import store
 from .lookup import STEP_COLUMNS
-from .run_status import WAITING, Ledger
+from .run_status import MANY, WAITING, Ledger, defer
 
 ONLINE_MS = 1000  # how long a count of workers is good for
 # What a host has of it that says nothing about it; Open Job Description's defaults.
@@ -154,8 +154,12 @@ def check_job(farm: Any, ledger: Ledger, job: int) -> None:
     if not bad:
         return
     hopeless = {step["step"] for step in bad}
+    many = sum(step["n_ready"] + step["n_pending"] for step in steps) > MANY
     for step in steps:
         new = "NOT_COMPATIBLE" if step["step"] in hopeless else "CANCELED"
+        if many:
+            defer(ledger, job, step["step"], new, waiting=True)
+            continue
         for old in WAITING:
             ledger.put(step["step"], old, new, columns=", target = NULL, ended_at = ?", args=(ledger.now,))
 

@@ -7,7 +7,7 @@
     logs.py sts.py the other two services            roles.py     Assume*Role
     farms.py queues.py fleets.py associations.py environments.py storage_profiles.py limits.py budgets.py members.py
     monitors.py licences.py tags.py copies.py        resources, over resources.sql
-    jobs.py scheduling.py workers.py sessions.py ... work, over jobs.sql
+    jobs.py changes.py scheduling.py workers.py sessions.py ... work, over jobs.sql
 
 **An operation** is `@operation("CreateFarm") def create_farm(call: Call) -> dict`. Every module of this package is
 imported at start, so a new file needs no registration. It gets checked parameters (`call.params`: model member
@@ -30,6 +30,7 @@ and listeners, and takes up unfinished background work.
   `farm.db`; `store.connect(farm.path, read_only=True)` is there for reading), then `then(db, result)` in a
   transaction on the loop. If `then` returns a generator, each of its steps is a transaction of its own, and requests
   are served between the steps. If either raises, `failed(db, error)` runs in a transaction.
+- `farm.stepwise(steps, failed)`: each step of an iterator in a transaction of its own, as of `then` above.
 - `farm.on(event, listener)`, `farm.emit(event, db, **about)`: listeners run at once, in the emitter's transaction.
   Events and what they are told:
   `queue_fleet_association` (farm_id, queue_id, fleet_id, status, was) when one is made, changed or deleted (status
@@ -98,7 +99,7 @@ class Farm:
             self.ring = KeyRing.create(folder / "keys")
         except ValueError as error:
             raise Trouble(f"the farm's keys can't be used: {error}", statuses.CONFIGURATION) from None
-        self.db = store.open_writer(self.path)
+        self.db = store.open_writer(self.path, tell)
         self.logs: Logs
         self.loop: asyncio.AbstractEventLoop
         self.stopping = False
@@ -200,6 +201,10 @@ class Farm:
                 self._to_loop(self._write, then, result, failed)
 
         self._thread.submit(work)
+
+    def stepwise(self, steps: Iterator[Any], failed: Callable[[Database, BaseException], None]) -> None:
+        """Run each step of an iterator in a transaction of its own, with requests served between them."""
+        self.loop.call_soon(self._step, steps, failed)
 
     def _to_loop(self, function: Callable[..., Any], *args: Any) -> None:
         try:

@@ -13,7 +13,19 @@ from typing import Any
 from . import auth, capabilities, lookup, pages, store, templates
 from .errors import Conflict, ResourceNotFound, ServiceError, Validation
 from .operations import Call, operation
-from .run_status import COLUMNS, STATUSES, Ledger, counts, requeue, stop
+from .run_status import (
+    BEGUN,
+    CHANGING,
+    COLUMNS,
+    STATUSES,
+    WAITING,
+    Ledger,
+    counts,
+    defer,
+    is_many,
+    requeue,
+    stop,
+)
 from .tags import set_tags
 
 MAX_FAILED_DEFAULT = 20
@@ -37,20 +49,10 @@ LISTED = "SELECT * FROM jobs"
 
 
 def start(farm: Any) -> None:
-    """Take up the jobs whose creation a stop of the service interrupted; drop the jobs of a queue with it."""
+    """Take up the jobs whose creation a stop of the service interrupted."""
     farm.background(templates.warm_up, lambda db, result: None, lambda db, error: None)
     for (job,) in farm.db.execute("SELECT job FROM jobs WHERE lifecycle_status = 'CREATE_IN_PROGRESS'").fetchall():
         begin_creation(farm, job)
-    farm.on("queue_deleting", lambda db, **about: delete_jobs_of(db, about["queue_id"]))
-
-
-def delete_jobs_of(db: sqlite3.Connection, queue_id: str) -> None:
-    """Delete the jobs of a queue, with all that hangs on them."""
-    db.execute(
-        "DELETE FROM action_tasks WHERE step IN (SELECT step FROM steps JOIN jobs USING (job) WHERE queue_id = ?)",
-        (queue_id,),
-    )
-    db.execute("DELETE FROM jobs WHERE queue_id = ?", (queue_id,))
 
 
 def summary(row: sqlite3.Row) -> dict[str, Any]:
@@ -417,7 +419,16 @@ def changeable(lifecycle: str, kind: str, identity: str) -> None:
 
 
 def set_job_target(farm: Any, ledger: Ledger, job: int, target: str) -> None:
-    """Bring all tasks of a job to a target status; see `run_status.stop` and `requeue`."""
+    """Bring all tasks of a job to a target status; see `run_status.stop` and `requeue`, and for many `defer`."""
+    row = store.one(ledger.db, "SELECT * FROM jobs WHERE job = ?", job)
+    assert row is not None
+    if row["lifecycle_status"] == CHANGING or is_many(row, target):
+        for (step,) in ledger.db.execute("SELECT step FROM steps WHERE job = ?", (job,)).fetchall():
+            _turn_begun(ledger, step, target)
+        defer(ledger, job, None, target)
+        store.update(ledger.db, "jobs", {"job": job}, target=target)
+        ledger.look_at(job)
+        return
     for (step,) in ledger.db.execute("SELECT step FROM steps WHERE job = ? ORDER BY position", (job,)).fetchall():
         set_step_target(farm, ledger, step, target, check=False)
     if target in ("READY", "PENDING"):
@@ -429,6 +440,17 @@ def set_job_target(farm: Any, ledger: Ledger, job: int, target: str) -> None:
 
 def set_step_target(farm: Any, ledger: Ledger, step: int, target: str, *, check: bool = True) -> None:
     """Bring all tasks of a step to a target status."""
+    row = store.one(
+        ledger.db,
+        f"SELECT {lookup.STEP_COLUMNS}, jobs.lifecycle_status AS job_lifecycle FROM steps JOIN jobs USING (job)"
+        " WHERE step = ?",
+        step,
+    )
+    assert row is not None
+    if row["job_lifecycle"] == CHANGING or is_many(row, target):
+        _turn_begun(ledger, step, target)
+        defer(ledger, row["job"], step, target)
+        return
     if target in ("READY", "PENDING"):
         requeue(ledger, step)
         if check:
@@ -436,6 +458,16 @@ def set_step_target(farm: Any, ledger: Ledger, step: int, target: str, *, check:
             capabilities.check_job(farm, ledger, store.value(ledger.db, "SELECT job FROM steps WHERE step = ?", step))
     else:
         stop(ledger, step, target)
+    store.update(ledger.db, "steps", {"step": step}, target=target, updated_at=ledger.now, updated_by=ledger.actor)
+    ledger.look_at_step(step)
+
+
+def _turn_begun(ledger: Ledger, step: int, target: str) -> None:
+    """Let those tasks of a step that a worker has in hand take a target once the worker reports."""
+    if target in WAITING:
+        ledger.put(step, "INTERRUPTING", "INTERRUPTING", columns=", target = 'READY'")
+    else:
+        stop(ledger, step, target, only=(*BEGUN, "INTERRUPTING"))
     store.update(ledger.db, "steps", {"step": step}, target=target, updated_at=ledger.now, updated_by=ledger.actor)
     ledger.look_at_step(step)
 

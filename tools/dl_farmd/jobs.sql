@@ -227,6 +227,17 @@ CREATE TABLE limit_holds (
 ) WITHOUT ROWID;
 CREATE INDEX limit_holds_by_action ON limit_holds (session, action);
 
+-- Status changes of very many tasks, of which some are still to be carried out.
+CREATE TABLE changes (
+    change INTEGER PRIMARY KEY AUTOINCREMENT,
+    job INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
+    step INTEGER,                            -- all steps of the job where there is none
+    target TEXT NOT NULL,                    -- a status, or ALIGN
+    waiting INTEGER NOT NULL DEFAULT 0,      -- of tasks that wait alone
+    actor TEXT
+);
+CREATE INDEX changes_by_job ON changes (job);
+
 CREATE TABLE aggregations (
     aggregation_id TEXT PRIMARY KEY,
     farm_id TEXT NOT NULL,

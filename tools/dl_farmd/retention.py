@@ -1,4 +1,5 @@
 """Old jobs go, so that the database stays bounded: after `keep_jobs_days` days (a setting; 0 keeps all for ever).
+The jobs of a deleted queue go with it.
 
 A job goes in steps of a transaction each, so that requests are served between them; what is half gone is taken up
 again at the next look, since it no longer belongs to a queue.
@@ -13,13 +14,14 @@ from typing import Any
 KEEP_DAYS = 120
 LOOK_S = 3600.0
 FIRST_LOOK_S = 30.0
+AGAIN_S = 60.0
 BATCH = 5000  # tasks or actions in one transaction
 GONE = "deleted:"  # before the queue id of a job that is being deleted
 DAY_MS = 86_400_000
 
 
 def start(farm: Any) -> None:
-    """Look for old jobs soon after the start, and every hour."""
+    """Look for old jobs soon after the start, and every hour; take up what a stop of the service left half gone."""
     keep_ms = farm.settings.get("keep_jobs_days", KEEP_DAYS) * DAY_MS
     look_s = farm.settings.get("retention_look_s", LOOK_S)
 
@@ -28,6 +30,21 @@ def start(farm: Any) -> None:
             lambda: None, lambda db, result: forget_old(farm, db, farm.now_ms() - keep_ms), lambda db, error: None
         )
 
+    def sweep() -> None:
+        farm.stepwise(forget_gone(farm, farm.db), lambda db, error: farm.after(AGAIN_S, lambda db: sweep()))
+
+    def on_queue(db: sqlite3.Connection, **about: Any) -> None:
+        # No session of them is open: the queue has no fleet any more. What is being created is given up.
+        db.execute(
+            "UPDATE jobs SET queue_id = ? || queue_id,"
+            " lifecycle_status = iif(lifecycle_status = 'CREATE_IN_PROGRESS', 'CREATE_FAILED', lifecycle_status)"
+            " WHERE queue_id = ?",
+            (GONE, about["queue_id"]),
+        )
+        farm.after_commit(sweep)
+
+    farm.on("queue_deleting", on_queue)
+    sweep()
     if keep_ms > 0:
         farm.after(min(FIRST_LOOK_S, look_s), look)
         farm.every(look_s, look)
@@ -42,6 +59,12 @@ def forget_old(farm: Any, db: sqlite3.Connection, before: int) -> Iterator[None]
     ).fetchall()
     for (job,) in rows:
         yield from forget_job(farm, db, job)
+
+
+def forget_gone(farm: Any, db: sqlite3.Connection) -> Iterator[None]:
+    """Delete the jobs that belong to no queue any more; each step of the iterator is a transaction."""
+    while row := db.execute("SELECT job FROM jobs WHERE queue_id GLOB ? LIMIT 1", (GONE + "*",)).fetchone():
+        yield from forget_job(farm, db, row[0])
 
 
 def forget_job(farm: Any, db: sqlite3.Connection, job: int) -> Iterator[None]:

@@ -30,6 +30,9 @@ COLUMNS = {status: f"n_{status.lower()}" for status in STATUSES}
 BEGUN = ("ASSIGNED", "STARTING", "SCHEDULED", "RUNNING")  # a worker knows of it
 WAITING = ("PENDING", "READY")
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "NOT_COMPATIBLE")
+MANY = 5000  # tasks: more than these change in batches, between which requests are served; see `defer`
+CHANGING = "UPDATE_IN_PROGRESS"  # lifecycle status of a job or step some of whose tasks wait for a change
+ALIGN = "ALIGN"  # a deferred change: tasks that wait become READY or PENDING, as their step waits or not
 _ACTIVE_FIRST = ("RUNNING", "INTERRUPTING", "STARTING", "SCHEDULED", "ASSIGNED", "READY")
 _PARKED_FIRST = ("SUSPENDED", "NOT_COMPATIBLE", "FAILED", "CANCELED", "SUCCEEDED")
 
@@ -122,6 +125,24 @@ class Ledger:
         self.moved(step, old, new, done)
         return done
 
+    def put_some(
+        self, step: int, old: str, new: str, limit: int, *, columns: str = "", args: Sequence[Any] = ()
+    ) -> tuple[int, int]:
+        """As `put`, for the first `limit` tasks by number. Returns how many, and the attempts that they had."""
+        last, attempts, found = self.db.execute(
+            "SELECT max(number), coalesce(sum(attempts), 0), count(*) FROM"
+            " (SELECT number, attempts FROM tasks WHERE step = ? AND status = ? ORDER BY number LIMIT ?)",
+            (step, old, limit),
+        ).fetchone()
+        if found:
+            self.db.execute(
+                "UPDATE tasks SET status = ?, updated_at = ?, updated_by = coalesce(?, updated_by)"
+                f"{columns} WHERE step = ? AND status = ? AND number <= ?",
+                (new, self.now, self.actor, *args, step, old, last),
+            )
+            self.moved(step, old, new, found)
+        return found, attempts
+
     def look_at_step(self, step: int) -> None:
         """Have `settle` look at a step even if no task of it changes."""
         self._moves[step]
@@ -152,7 +173,7 @@ class Ledger:
         row = self._add("steps", "step", step, delta, retries, start)
         n = counts(row)
         status, was = step_status(n), row["status"]
-        target = row["target"] if n["INTERRUPTING"] else None
+        target = row["target"] if n["INTERRUPTING"] or row["lifecycle_status"] == CHANGING else None
         if status != was or target != row["target"] or (row["ended_at"] is None) != (status not in ENDED):
             self.db.execute(
                 "UPDATE steps SET status = ?, target = ?, ended_at = ? WHERE step = ?",
@@ -165,13 +186,18 @@ class Ledger:
     def _tell_consumers(self, step: int, change: int) -> None:
         consumers = self.db.execute("SELECT consumer FROM step_edges WHERE dependency = ?", (step,)).fetchall()
         for (consumer,) in consumers:
-            (unresolved,) = self.db.execute(
-                "UPDATE steps SET unresolved = unresolved + ? WHERE step = ? RETURNING unresolved", (change, consumer)
+            row = self.db.execute(
+                "UPDATE steps SET unresolved = unresolved + ? WHERE step = ?"
+                " RETURNING job, unresolved, n_pending, n_ready",
+                (change, consumer),
             ).fetchone()
-            if change < 0 and unresolved == 0:
-                self.put(consumer, "PENDING", "READY")
-            elif change > 0 and unresolved == 1:
-                self.put(consumer, "READY", "PENDING")
+            if row["unresolved"] == (0 if change < 0 else 1):
+                if row["n_pending"] + row["n_ready"] > MANY:
+                    defer(self, row["job"], consumer, ALIGN)
+                elif change < 0:
+                    self.put(consumer, "PENDING", "READY")
+                else:
+                    self.put(consumer, "READY", "PENDING")
 
     def _settle_job(
         self, job: int, delta: dict[str, int], retries: int, start: int | None, check_failures: bool
@@ -179,7 +205,7 @@ class Ledger:
         row = self._add("jobs", "job", job, delta, retries, start)
         n = counts(row)
         status = job_status(n)
-        target = row["target"] if n["INTERRUPTING"] else None
+        target = row["target"] if n["INTERRUPTING"] or row["lifecycle_status"] == CHANGING else None
         if status != row["status"] or target != row["target"] or (row["ended_at"] is None) != (status not in ENDED):
             self.db.execute(
                 "UPDATE jobs SET status = ?, target = ?, ended_at = ? WHERE job = ?",
@@ -187,9 +213,17 @@ class Ledger:
             )
         unfinished = sum(n[each] for each in (*WAITING, *BEGUN))
         # Only a new failure stops the job: a task requeued by hand may try again whatever the others did.
-        if n["FAILED"] > row["max_failed"] and unfinished and (delta.get("FAILED", 0) > 0 or check_failures):
+        if (
+            n["FAILED"] > row["max_failed"]
+            and unfinished
+            and (delta.get("FAILED", 0) > 0 or check_failures)
+            and row["lifecycle_status"] != CHANGING
+        ):
+            many = n["READY"] + n["PENDING"] > MANY
             for (step,) in self.db.execute("SELECT step FROM steps WHERE job = ?", (job,)).fetchall():
-                stop(self, step, "FAILED", only=(*WAITING, *BEGUN))
+                stop(self, step, "FAILED", only=BEGUN if many else (*WAITING, *BEGUN))
+            if many:
+                defer(self, job, None, "FAILED", waiting=True)
 
     def _add(
         self, table: str, key: str, number: int, delta: dict[str, int], retries: int, start: int | None
@@ -202,13 +236,80 @@ class Ledger:
         if start is not None:
             sets.append("started_at = coalesce(started_at, ?)")
             values.append(start)
-        more = "job, status" if table == "steps" else "max_failed, status"
+        more = "job, lifecycle_status, status" if table == "steps" else "max_failed, lifecycle_status, status"
         wanted = f"{more}, target, ended_at, {_COUNTS}"
         if sets:
             sql = f"UPDATE {table} SET {', '.join(sets)} WHERE {key} = ? RETURNING {wanted}"
         else:
             sql = f"SELECT {wanted} FROM {table} WHERE {key} = ?"
         return self.db.execute(sql, (*values, number)).fetchone()  # type: ignore[no-any-return]
+
+
+# What a mark applies to besides tasks that are not finished.
+MARKED: dict[str, tuple[str, ...]] = {
+    "SUCCEEDED": ("SUSPENDED", "NOT_COMPATIBLE", "FAILED", "CANCELED"),
+    "FAILED": ("SUSPENDED", "NOT_COMPATIBLE"),
+    "CANCELED": ("SUSPENDED", "NOT_COMPATIBLE"),
+    "SUSPENDED": (),
+}
+REQUEUED = ("CANCELED", "FAILED", "SUSPENDED", "NOT_COMPATIBLE")  # what runs anew when a job or step is to be READY
+STOPPED = ", target = NULL, ended_at = ?"
+FORGOTTEN = ", target = NULL, attempts = 0, started_at = NULL, ended_at = NULL"
+
+
+def is_many(row: sqlite3.Row, target: str) -> bool:
+    """Whether so many tasks of a job or step row change on the way to a target that it is done in batches."""
+    moving = REQUEUED if target in WAITING else (*WAITING, *MARKED[target])
+    return sum(row[COLUMNS[status]] for status in moving) > MANY
+
+
+def defer(ledger: Ledger, job: int, step: int | None, target: str, *, waiting: bool = False) -> None:
+    """Leave it to changes.py to bring the tasks of a job (or of one step) to a target, batch by batch.
+
+    It is a row of the table `changes`, so it goes on after a stop of the service. Nothing of the job is handed out
+    meanwhile, bar for ALIGN. A later change of the same tasks takes the place of an earlier one. `waiting` narrows
+    to tasks that wait. Those that are begun are the caller's affair.
+    """
+    db = ledger.db
+    if target == ALIGN:
+        db.execute("DELETE FROM changes WHERE step = ? AND target = ?", (step, ALIGN))
+    else:
+        db.execute(
+            "DELETE FROM changes WHERE job = ?1 AND (?2 IS NULL OR step = ?2) AND target <> ?3", (job, step, ALIGN)
+        )
+        db.execute(
+            "UPDATE jobs SET lifecycle_status = ?, lifecycle_message = 'The tasks are being changed.'"
+            " WHERE job = ? AND lifecycle_status <> 'ARCHIVED'",
+            (CHANGING, job),
+        )
+        if step is not None:
+            db.execute("UPDATE steps SET lifecycle_status = ? WHERE step = ?", (CHANGING, step))
+    db.execute(
+        "INSERT INTO changes (job, step, target, waiting, actor) VALUES (?, ?, ?, ?, ?)",
+        (job, step, target, waiting, ledger.actor),
+    )
+
+
+def move_some(ledger: Ledger, step: sqlite3.Row, target: str, waiting: bool, limit: int) -> int:
+    """Bring up to `limit` tasks of a step row that no worker has in hand to a deferred target. Returns how many."""
+    aligned = "PENDING" if step["unresolved"] else "READY"
+    columns, args, new = STOPPED, (None if target == "SUSPENDED" else ledger.now,), target
+    if target == ALIGN:
+        columns, args, new = "", (), aligned
+        olds: tuple[str, ...] = WAITING
+    elif target in WAITING:
+        columns, args, new = FORGOTTEN, (), aligned
+        olds = REQUEUED
+    else:
+        olds = WAITING if waiting else (*WAITING, *MARKED[target])
+    done = 0
+    for old in olds:
+        if old != new and step[COLUMNS[old]] and done < limit:
+            found, attempts = ledger.put_some(step["step"], old, new, limit - done, columns=columns, args=args)
+            done += found
+            if target in WAITING:
+                ledger.retried(step["step"], -attempts)
+    return done
 
 
 def stop(
@@ -224,20 +325,14 @@ def stop(
     Those that no worker knows of change at once; those begun become INTERRUPTING, keep the target and take it when
     the worker reports. `only` narrows to tasks in these statuses.
     """
-    finished = {
-        # What a mark applies to besides tasks that are not finished.
-        "SUCCEEDED": ("SUSPENDED", "NOT_COMPATIBLE", "FAILED", "CANCELED"),
-        "FAILED": ("SUSPENDED", "NOT_COMPATIBLE"),
-        "CANCELED": ("SUSPENDED", "NOT_COMPATIBLE"),
-        "SUSPENDED": (),
-    }[target]
+    finished = MARKED[target]
     if numbers is not None and target in ("FAILED", "CANCELED"):
         finished = ("SUSPENDED", "NOT_COMPATIBLE", "FAILED", "CANCELED", "SUCCEEDED")
     allowed = None if only is None else set(only)
     for status in (*WAITING, *finished):
         if status != target and (allowed is None or status in allowed):
             ended = None if target == "SUSPENDED" else ledger.now
-            ledger.put(step, status, target, numbers, columns=", target = NULL, ended_at = ?", args=(ended,))
+            ledger.put(step, status, target, numbers, columns=STOPPED, args=(ended,))
     interrupted = 0
     for status in (*BEGUN, "INTERRUPTING"):
         if allowed is None or status in allowed:
@@ -291,18 +386,12 @@ def requeue(ledger: Ledger, step: int, numbers: Sequence[int] | None = None) -> 
     """
     unresolved = ledger.db.execute("SELECT unresolved FROM steps WHERE step = ?", (step,)).fetchone()[0]
     new = "PENDING" if unresolved else "READY"
-    statuses = ["CANCELED", "FAILED", "SUSPENDED", "NOT_COMPATIBLE"]
+    statuses = [*REQUEUED]
     if numbers is not None:
         statuses.append("SUCCEEDED")
     for status in statuses:
         forgotten = _attempts(ledger.db, step, status, numbers)
-        ledger.put(
-            step,
-            status,
-            new,
-            numbers,
-            columns=", target = NULL, attempts = 0, started_at = NULL, ended_at = NULL",
-        )
+        ledger.put(step, status, new, numbers, columns=FORGOTTEN)
         ledger.retried(step, -forgotten)
     ledger.put(step, "INTERRUPTING", "INTERRUPTING", numbers, columns=", target = 'READY'")
     if numbers is not None and ledger.put(step, "RUNNING", "INTERRUPTING", numbers, columns=", target = 'READY'"):

@@ -15,7 +15,7 @@ from typing import Any
 from . import capabilities, lookup, store
 from .errors import Conflict, ResourceNotFound
 from .operations import Call, Hold, operation
-from .run_status import BEGUN, Ledger, finish
+from .run_status import BEGUN, CHANGING, Ledger, finish
 
 ONLINE = ("STARTED", "IDLE", "RUNNING", "STOPPING")
 MANY_WORKERS = (16, 200)  # online in a fleet: above these, they ask less often
@@ -25,6 +25,7 @@ HOLD_S = 1.0  # short, since an agent that is told to stop waits for the answer
 AHEAD_INTERVALS = 2  # how much work a worker is given at once
 MAX_AHEAD = 64  # tasks
 LOG_INTERVAL_S = "5"
+CLOSED = ("ARCHIVED", CHANGING)  # lifecycle statuses of jobs whose READY tasks are not handed out
 JOB_COLUMNS = (
     "job, job_id, farm_id, queue_id, priority, max_workers, lifecycle_status, retries, created_at,"
     " n_assigned, n_starting, n_scheduled, n_running, attachments IS NOT NULL AS attached"
@@ -291,7 +292,7 @@ class Scheduler:
         """Give a session more tasks of its step, if it may have them. Returns whether it got any."""
         step = store.one(self.db, f"SELECT {lookup.STEP_COLUMNS} FROM steps WHERE step = ?", session["step"])
         job = store.one(self.db, f"SELECT {JOB_COLUMNS} FROM jobs WHERE job = ?", session["job"])
-        if step is None or job is None or not step["n_ready"] or job["lifecycle_status"] == "ARCHIVED":
+        if step is None or job is None or not step["n_ready"] or job["lifecycle_status"] in CLOSED:
             return False
         room = self.ahead(step) - running
         if room <= 0 or not self.associated(session["queue_id"]):
@@ -372,8 +373,11 @@ class Scheduler:
 
     def ordered(self, queue: sqlite3.Row, held: int | None) -> Iterator[sqlite3.Row]:
         """The jobs of a queue that have READY tasks, in the order of its scheduling configuration."""
-        sql = f"SELECT {JOB_COLUMNS} FROM jobs WHERE queue_id = ? AND n_ready > 0 ORDER BY priority DESC, job"
-        rows = self.db.execute(sql, (queue["queue_id"],))
+        sql = (
+            f"SELECT {JOB_COLUMNS} FROM jobs WHERE queue_id = ? AND n_ready > 0"
+            f" AND lifecycle_status NOT IN ({', '.join('?' * len(CLOSED))}) ORDER BY priority DESC, job"
+        )
+        rows = self.db.execute(sql, (queue["queue_id"], *CLOSED))
         configuration = queue["scheduling_configuration"] or {}
         if "priorityBalanced" in configuration:
             return iter(self.balanced(rows.fetchall(), held, configuration["priorityBalanced"]))

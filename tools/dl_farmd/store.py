@@ -25,9 +25,21 @@ from libdeadline.errors import Trouble
 SCRIPTS = ("resources.sql", "jobs.sql")
 Migration = Callable[[sqlite3.Connection], None] | str
 
+ADD_CHANGES = """
+CREATE TABLE changes (
+    change INTEGER PRIMARY KEY AUTOINCREMENT,
+    job INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
+    step INTEGER,
+    target TEXT NOT NULL,
+    waiting INTEGER NOT NULL DEFAULT 0,
+    actor TEXT
+);
+CREATE INDEX changes_by_job ON changes (job);
+"""
+
 # A step from schema version n (its index + 1) to n + 1: SQL, or a function. A new farm starts from the scripts at
 # the newest version; an old one is brought there step by step, all in one transaction.
-MIGRATIONS: list[Migration] = []
+MIGRATIONS: list[Migration] = [ADD_CHANGES]
 
 
 def encode(document: Any) -> str:
@@ -59,7 +71,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     return db
 
 
-def open_writer(path: Path) -> sqlite3.Connection:
+def open_writer(path: Path, tell: Callable[[str], None] = lambda message: None) -> sqlite3.Connection:
     """The writer connection to the farm's database, made or migrated to the newest schema.
 
     Raises: Trouble (78) where the file was written by a newer version, (65) where it is no database.
@@ -72,13 +84,13 @@ def open_writer(path: Path) -> sqlite3.Connection:
             raise Trouble(f"cannot use '{path}': its file system has no shared memory for WAL", statuses.CONFIGURATION)
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA journal_size_limit = 67108864")
-        migrate(db, path)
+        migrate(db, path, tell)
     except sqlite3.DatabaseError as error:
         raise Trouble(f"cannot open the farm's database '{path}': {error}", statuses.DATA) from error
     return db
 
 
-def migrate(db: sqlite3.Connection, path: Path) -> None:
+def migrate(db: sqlite3.Connection, path: Path, tell: Callable[[str], None] = lambda message: None) -> None:
     """Bring the schema to the newest version, or leave it as it was."""
     newest = len(MIGRATIONS) + 1
     version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -102,11 +114,15 @@ def migrate(db: sqlite3.Connection, path: Path) -> None:
                     step(db)
                 else:
                     _run_statements(db, step)
+            if broken := db.execute("PRAGMA foreign_key_check").fetchone():
+                raise sqlite3.IntegrityError(f"a row of {broken[0]} names one of {broken[2]} that is not there")
         db.execute(f"PRAGMA user_version = {newest}")
         db.execute("COMMIT")
     except BaseException:
         db.execute("ROLLBACK")
         raise
+    if version:
+        tell(f"brought '{path}' from schema {version} to {newest}")
     db.execute("PRAGMA foreign_keys = ON")
 
 

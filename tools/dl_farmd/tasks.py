@@ -6,8 +6,9 @@ import sqlite3
 from typing import Any
 
 from . import capabilities, jobs, lookup, pages, store
+from .errors import Conflict
 from .operations import Call, operation
-from .run_status import Ledger, requeue, stop
+from .run_status import CHANGING, Ledger, requeue, stop
 
 SELECT = "SELECT tasks.*, sessions.session_id FROM tasks LEFT JOIN sessions ON sessions.session = tasks.session"
 
@@ -72,6 +73,12 @@ def _update_task(call: Call, ids: dict[str, Any]) -> None:
     step = lookup.step(call.db, ids)
     task = lookup.task(call.db, ids, step)
     jobs.changeable(step["job_lifecycle"], "task", ids["taskId"])
+    if step["job_lifecycle"] == CHANGING:
+        # Which of the two came last could not be told once the other is carried out.
+        raise Conflict(
+            "STATUS_CONFLICT", "job", step["job_id"], "Many tasks of the job are being changed: try again later.",
+            {"status": CHANGING},
+        )  # fmt: skip
     ledger = Ledger(call.db, call.now, call.actor)
     target = ids["targetRunStatus"]
     if target in ("READY", "PENDING"):
