@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from . import statuses
 from .errors import Trouble
-from .paths import flavour_of
+from .paths import absolute, flavour_of, relative_problem
 
 
 class Rule(NamedTuple):
@@ -103,15 +103,30 @@ class PathMapping:
         self._longest_first = sorted(parts, key=lambda pair: len(pair[0]), reverse=True)
 
     def apply(self, path: str) -> str | None:
-        """Where `path` (absolute, of the source host) is on the destination host, or None if no rule holds it."""
+        """Where `path` (absolute, of the source host) is on the destination host.
+
+        None if no rule holds it, or where a part of it can't be a name there.
+        """
         given = self._split(path)
         compared = [self._source.normcase(part) for part in given]
         for source, destination in self._longest_first:
             if compared[: len(source)] == source:
                 rest = given[len(source) :]
+                if self._destination is ntpath and rest and relative_problem("/".join(rest), windows=True):
+                    return None  # such as C:, which would lead to another drive
                 joined: str = self._destination.join(destination, *rest) if rest else destination
                 return joined
         return None
+
+    def below(self, path: str) -> list[tuple[list[str], str]]:
+        """The rules for what lies below `path`: (parts of the way down as they compare, destination), longest first."""
+        folder = self._parts(path)
+        length = len(folder)
+        return [
+            (source[length:], destination)
+            for source, destination in self._longest_first
+            if len(source) > length and source[:length] == folder
+        ]
 
     def _parts(self, path: str) -> list[str]:
         return [self._source.normcase(part) for part in self._split(path)]
@@ -123,3 +138,46 @@ class PathMapping:
         drive, rest = self._source.splitdrive(normal)
         start = drive + (self._source.sep if rest.startswith(self._source.sep) or drive.startswith("\\\\") else "")
         return [start, *(part for part in rest.split(self._source.sep) if part)]
+
+
+class Places:
+    """Where the files below one root go by rules: each as PathMapping maps the root and its path put together.
+
+    `folder` is where all go that no rule for a part of the root holds, None where they have no place.
+    """
+
+    def __init__(self, root: str, path_format: str, rules: Iterable[Rule], destination: Any = os.path) -> None:
+        """Rules of the other format are left aside. Shape: `destination` as for PathMapping."""
+        mapping = PathMapping((rule for rule in rules if rule.source_path_format == path_format), destination)
+        here = mapping.apply(root)
+        self.folder = None if here is None else absolute(here, flavour=destination)
+        self._inner = [(parts, absolute(folder, flavour=destination)) for parts, folder in mapping.below(root)]
+        self._normcase = flavour_of(path_format).normcase
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no file has a place."""
+        return self.folder is None and not self._inner
+
+    def find(self, path: str) -> tuple[str, str] | None:
+        """(folder, path below it) of a manifest's `path`, or None where it has no place."""
+        for parts, folder in self._inner:
+            head = path.split("/", len(parts))
+            if len(head) > len(parts) and [self._normcase(part) for part in head[:-1]] == parts:
+                return folder, head[-1]
+        return None if self.folder is None else (self.folder, path)
+
+
+def check_local(profile: Mapping[str, Any]) -> None:
+    """See that a storage profile, as GetStorageProfileForQueue returns it, can be that of this host.
+
+    Raises: Trouble (78), where it is of another system: its paths would be made up anew below the current folder.
+    """
+    is_windows = str(profile.get("osFamily", "")).upper() == "WINDOWS"
+    if is_windows != (os.path is ntpath):
+        name = profile.get("displayName") or profile.get("storageProfileId")
+        raise Trouble(
+            f"the storage profile '{name}' is one of {profile.get('osFamily')} and can't be this host's: give another "
+            f"with --storage-profile-id, or set settings.storage_profile_id",
+            statuses.CONFIGURATION,
+        )

@@ -183,6 +183,16 @@ def test_storage_profiles_place_output(person: Person, renders: Renders) -> None
     assert texts(here / "x") == {"show/b": "b", "gone/c": "c"}
 
 
+def test_a_storage_profile_of_another_system_is_refused(person: Person, renders: Renders) -> None:
+    """Its paths would be made up anew below the current folder."""
+    person.use(profile(renders, "WINDOWS", Show="P:\\show"))
+    job = inputs(renders, {"/studio/show": {"a": "a"}}, profile(renders, "LINUX", Show="/studio/show"))
+    told = person.messages("input", job, "--yes", status=78)
+    assert kinds(told) == ["title", "error"]
+    assert "WINDOWS" in told[1]["value"]
+    assert not list(person.folder.glob("P:*"))
+
+
 def test_output_of_no_common_location_is_taken_as_it_is(person: Person, renders: Renders) -> None:
     studio = profile(renders, "LINUX", Show="/studio/show")
     person.use(profile(renders, "LINUX", Show=str(person.folder)))

@@ -15,7 +15,7 @@ import pytest
 from dl_tools.dl_sync import status_file
 from dl_tools.dl_sync.checkpoint import Checkpoint, Failures, pid_lock, sweep
 from dl_tools.dl_sync.survey import PAGE, _walk
-from dl_tools.dl_sync.transfer import Place, places
+from dl_tools.dl_sync.transfer import places
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,32 +58,14 @@ def test_the_walk_passes_many_jobs_of_one_moment() -> None:
     assert len(found) == len(set(found)) == 3 * PAGE + 1
 
 
-@pytest.mark.parametrize(
-    ("root", "kind", "rules", "wanted"),
-    [
-        ("/proj", "posix", None, [Place("", "/proj")]),
-        ("C:\\proj", "windows", None, []),
-        ("/proj/a", "posix", [Rule("posix", "/proj", "/mnt/p")], [Place("", "/mnt/p/a")]),
-        ("/project", "posix", [Rule("posix", "/proj", "/mnt/p")], []),
-        (
-            "/",
-            "posix",
-            [Rule("posix", "/proj", "/p"), Rule("posix", "/proj/cache", "/c")],
-            [Place("proj/cache/", "/c"), Place("proj/", "/p")],
-        ),
-        (
-            "/proj",
-            "posix",
-            [Rule("posix", "/proj", "/p"), Rule("posix", "/proj/cache", "/c")],
-            [Place("cache/", "/c"), Place("", "/p")],
-        ),
-        ("Z:\\Show\\Shots", "windows", [Rule("windows", "z:\\show", "/mnt/show")], [Place("", "/mnt/show/Shots")]),
-        ("Z:\\", "windows", [Rule("windows", "Z:\\Show\\In", "/in")], [Place("Show/In/", "/in")]),
-        ("/other", "posix", [], []),
-    ],
-)
-def test_places_follow_the_rules(root: str, kind: str, rules: list[Rule] | None, wanted: list[Place]) -> None:
-    assert places(root, kind, rules) == wanted
+def test_output_stays_where_it_was_or_goes_where_the_rules_say() -> None:
+    assert places("/proj", "posix", None).find("a/b") == ("/proj", "a/b")
+    assert places("C:\\proj", "windows", None).is_empty
+    assert places("/other", "posix", []).is_empty
+    rules = [Rule("posix", "/proj", "/p"), Rule("posix", "/proj/cache", "/c")]
+    assert [places("/", "posix", rules).find(path) for path in ("proj/cache/x", "proj/y", "z")] == [
+        ("/c", "x"), ("/p", "y"), None,
+    ]  # fmt: skip
 
 
 def test_a_checkpoint_is_kept_as_it_was_read(tmp_path: Path) -> None:

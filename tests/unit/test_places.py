@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from dl_tools import dl_download
-from dl_tools.dl_download import Batch, Download, Place
+from dl_tools.dl_download import Batch, Download
 from dl_tools.dl_download.sources import Files, Loaded, Source
 
 from libdeadline import command
 from libdeadline.errors import Trouble
-from libdeadline.path_mapping import Rule
+from libdeadline.path_mapping import Places, Rule
 
 
 @pytest.fixture(autouse=True)
@@ -25,39 +25,49 @@ def download(*words: str) -> Download:
     return Download(command.parse(dl_download.__doc__ or "", list(words)), command.Run("dl-download", "error", "none"))
 
 
-def places(root: str, *words: str, kind: str = "posix", profiled: list[Rule] | None = None) -> list[Place]:
+def places(root: str, *words: str, kind: str = "posix", profiled: list[Rule] | None = None) -> Places:
     return download(*words)._places(root, kind, profiled)
 
 
 def test_without_rules_a_root_is_where_it_was() -> None:
-    assert places("/proj") == [Place("", "/proj")]
+    assert places("/proj").find("a/b") == ("/proj", "a/b")
 
 
 def test_a_root_of_another_system_needs_a_rule() -> None:
-    with pytest.raises(Trouble, match="--map"):
+    with pytest.raises(Trouble, match="--map") as caught:
         places("C:\\proj", kind="windows")
-    assert places("C:\\proj", "--map=C:\\proj=/here", kind="windows") == [Place("", "/here")]
-    assert places("C:\\proj\\sub", "--map=c:/PROJ=/here", kind="windows") == [Place("", "/here/sub")]
+    assert (caught.value.status, caught.value.path) == (78, "C:\\proj")
+    assert places("C:\\proj", "--map=C:\\proj=/here", kind="windows").folder == "/here"
+    assert places("C:\\proj\\sub", "--map=c:/PROJ=/here", kind="windows").folder == "/here/sub"
 
 
 def test_the_longest_rule_that_holds_the_root_decides() -> None:
     words = ("--map=/=/r", "--map=/proj=/here", "--map=/proj/deep=/there")
-    assert places("/proj", *words) == [Place("", "/here")]
-    assert places("/proj/deep/er", *words) == [Place("", "/there/er")]
-    assert places("/project", *words) == [Place("", "/r/project")]
+    assert places("/proj", *words).find("x") == ("/here", "x")
+    assert places("/proj", *words).find("deep/x") == ("/there", "x")
+    assert places("/proj/deep/er", *words).folder == "/there/er"
+    assert places("/project", *words).folder == "/r/project"
 
 
 def test_rules_below_a_root_take_their_part_of_it() -> None:
     words = ("--map=/mnt/a=/x", "--map=/mnt/a/b=/y")
-    assert places("/mnt", *words) == [Place("a/b/", "/y"), Place("a/", "/x"), Place("", "/mnt")]
-    # Between storage profiles what no location holds has no place here.
-    assert places("/mnt", profiled=[Rule("posix", "/mnt/a", "/x")]) == [Place("a/", "/x")]
-    assert places("/elsewhere", profiled=[Rule("posix", "/mnt/a", "/x")]) == []
-    assert places("/mnt/a/c", profiled=[Rule("posix", "/mnt/a", "/x")]) == [Place("", "/x/c")]
+    found = places("/mnt", *words)
+    assert [found.find(path) for path in ("a/b/c", "a/c", "ab/c", "a")] == [
+        ("/y", "c"), ("/x", "c"), ("/mnt", "ab/c"), ("/mnt", "a"),
+    ]  # fmt: skip
+    # Between storage profiles what no location holds has no place here, unless it was put in.
+    rules = [Rule("posix", "/mnt/a", "/x")]
+    assert [places("/mnt", profiled=rules).find(path) for path in ("a/c", "b")] == [("/x", "c"), None]
+    assert places("/elsewhere", profiled=rules).is_empty
+    assert places("/mnt/a/c", profiled=rules).folder == "/x/c"
+    stays = download()._places("/mnt", "posix", rules, stays=True)
+    assert [stays.find(path) for path in ("a/c", "b")] == [("/x", "c"), ("/mnt", "b")]
+    with pytest.raises(Trouble, match="--map"):
+        download()._places("C:\\x", "windows", [Rule("windows", "C:\\y", "/y")], stays=True)
 
 
 def test_to_wins() -> None:
-    assert places("C:\\x", "--to=/there", "--map=C:\\x=/here", kind="windows") == [Place("", "/there")]
+    assert places("C:\\x", "--to=/there", "--map=C:\\x=/here", kind="windows").find("a") == ("/there", "a")
 
 
 def chosen(tmp_path: Path, root: str, paths: list[str], *words: str, kind: str = "posix") -> list[str]:
@@ -69,7 +79,7 @@ def chosen(tmp_path: Path, root: str, paths: list[str], *words: str, kind: str =
     files = Files([Loaded(Source(root, kind, file=str(where)), file, where.stat().st_size)])
     run = download(*words)
     batch = Batch(root, kind, files, run._places(root, kind, None))
-    return [entry.path for entry, place, _ in run._chosen(batch) if place is not None]
+    return [entry.path for entry, folder, _ in run._chosen(batch) if folder is not None]
 
 
 # Source: attachments specification, filters: examples that the reference was tried with.

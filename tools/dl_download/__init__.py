@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from libdeadline.aws import Client
     from libdeadline.fetching import Fetcher, Item
     from libdeadline.manifest import Entry
-    from libdeadline.path_mapping import Rule
+    from libdeadline.path_mapping import Places, Rule
     from libdeadline.placing import Tree
     from libdeadline.store import Store
 
@@ -82,20 +82,13 @@ WINDOW = 4096  # files on their way at a time
 CONFLICTS = ("SKIP", "OVERWRITE", "CREATE_COPY")
 
 
-class Place(NamedTuple):
-    """Where the files of a root go whose path begins with `prefix`: below `folder`, without the prefix."""
-
-    prefix: str
-    folder: str
-
-
 class Batch(NamedTuple):
     """The files of one root: which they are, and where they go."""
 
     root: str
     root_path_format: str
     files: Files
-    places: list[Place]
+    places: Places
 
 
 class Download:
@@ -281,7 +274,7 @@ class Download:
 
     def _profile_rules(self, job: dict[str, Any]) -> list[Rule] | None:
         """The rules from the job's storage profile to this host's; None where profiles don't matter."""
-        from libdeadline.path_mapping import rules_between
+        from libdeadline.path_mapping import check_local, rules_between
 
         if self.args["--ignore-storage-profiles"] or self.args["--list"] or self.client is None:
             return None
@@ -297,37 +290,26 @@ class Download:
             if each not in self.profiles:
                 asked = {"farmId": self.farm_id, "queueId": self.queue_id, "storageProfileId": each}
                 self.profiles[each] = self.client.call("GetStorageProfileForQueue", asked)
+        check_local(self.profiles[ours])
         return rules_between(self.profiles[theirs], self.profiles[ours])
 
-    def _places(self, root: str, kind: str, profiled: list[Rule] | None, *, stays: bool = False) -> list[Place]:
-        """Where the files of a root go, the longest prefix first; files without a place are left out.
+    def _places(self, root: str, kind: str, profiled: list[Rule] | None, *, stays: bool = False) -> Places:
+        """Where the files of a root go; those without a place are left out.
 
         With `stays`, those that no rule of the storage profiles holds stay where the job has them.
+        Raises: Trouble (78) where all of them would have to stay and can't.
         """
-        from libdeadline.path_mapping import PathMapping
-        from libdeadline.paths import absolute, flavour_of, is_within, path_format, relative
+        from libdeadline.path_mapping import Places
+        from libdeadline.paths import path_format
 
-        if self.args["--list"]:
-            return [Place("", root)]
-        if self.args["--to"]:
-            return [Place("", os.path.abspath(self.args["--to"]))]
-        rules = [rule for rule in (*self.rules, *(profiled or ())) if rule.source_path_format == kind]
-        here = PathMapping(rules).apply(root)
-        if here is not None:
-            return [Place("", os.path.abspath(here))]
-        flavour = flavour_of(kind)
-        normal = absolute(root, "/", flavour)
-        places = []
-        for each in rules:
-            source = absolute(each.source_path, "/", flavour)
-            if is_within(source, normal, flavour):
-                prefix = relative(source, normal, flavour).replace(flavour.sep, "/") + "/"
-                places.append(Place(prefix, os.path.abspath(each.destination_path)))
-        places.sort(key=lambda place: len(place.prefix), reverse=True)
-        if profiled is None or stays:
+        fixed = root if self.args["--list"] else self.args["--to"] and os.path.abspath(self.args["--to"])
+        places = Places(root, kind, () if fixed else (*self.rules, *(profiled or ())))
+        if fixed:
+            places.folder = fixed
+        elif places.folder is None and (profiled is None or stays):
             if kind == path_format():
-                places.append(Place("", root))
-            elif not places:
+                places.folder = root
+            elif places.is_empty:
                 raise Trouble(
                     f"'{root}' is a {kind} path: tell where its files go with --map '{root}=<folder>'",
                     statuses.CONFIGURATION,
@@ -393,9 +375,9 @@ class Download:
             # Much of it may be here already.
             needed = dict.fromkeys(needed, 0)
             for batch in batches:
-                for entry, place, local in self._chosen(batch):
-                    if place is not None:
-                        needed[place.folder] += _missing(place.folder, local, entry.size)
+                for entry, folder, local in self._chosen(batch):
+                    if folder is not None:
+                        needed[folder] += _missing(folder, local, entry.size)
             if trouble := _too_large(needed):
                 raise trouble
         for batch in batches:
@@ -406,12 +388,12 @@ class Download:
         needed: dict[str, int] = {}
         count = left_out = 0
         for batch in batches:
-            for entry, place, _ in self._chosen(batch):
-                if place is None:
+            for entry, folder, _ in self._chosen(batch):
+                if folder is None:
                     left_out += 1
                 else:
                     count += 1
-                    needed[place.folder] = needed.get(place.folder, 0) + entry.size
+                    needed[folder] = needed.get(folder, 0) + entry.size
         return count, left_out, needed
 
     def _own_folder(self, source: Source, taken: set[str]) -> str:
@@ -427,26 +409,21 @@ class Download:
         taken.add(folder)
         return folder
 
-    def _chosen(self, batch: Batch) -> Iterator[tuple[Entry, Place | None, str]]:
-        """The files that are wanted: manifest entry, place, and path below the place's folder."""
+    def _chosen(self, batch: Batch) -> Iterator[tuple[Entry, str | None, str]]:
+        """The files that are wanted: manifest entry, folder (None where it has no place), and path below that."""
         begin = batch.root.replace("\\", "/") if batch.root_path_format == "windows" else batch.root
         begin = begin.rstrip("/")
-        places, included, excluded = batch.places, self.included, self.excluded
-        only = places[0] if len(places) == 1 and not places[0].prefix else None
+        find, included, excluded = batch.places.find, self.included, self.excluded
         for entry in batch.files:
-            path = entry.path
-            place, local = only, path
-            if only is None:
-                place = next((each for each in places if path.startswith(each.prefix)), None)
-                local = path[len(place.prefix) :] if place else ""
+            folder, local = find(entry.path) or (None, "")
             if included or excluded:
-                if self.by_local and place is not None:
-                    name = os.path.join(place.folder, local).replace("\\", "/")
+                if self.by_local and folder is not None:
+                    name = os.path.join(folder, local).replace("\\", "/")
                 else:
-                    name = f"{begin}/{path}"
+                    name = f"{begin}/{entry.path}"
                 if (included and not included(name)) or (excluded and excluded(name)):
                     continue
-            yield entry, place, local
+            yield entry, folder, local
 
     # How it comes.
 
@@ -456,11 +433,11 @@ class Download:
         from libdeadline.placing import Tree
 
         if self.dry:
-            for entry, place, local in self._chosen(batch):
-                if place is not None:
-                    row = _row_of(entry, batch.root or place.folder)
+            for entry, folder, local in self._chosen(batch):
+                if folder is not None:
+                    row = _row_of(entry, batch.root or folder)
                     if not self.args["--list"]:
-                        row["local_path"] = os.path.join(place.folder, local)
+                        row["local_path"] = os.path.join(folder, local)
                     yield row
             return
         assert self.store is not None
@@ -472,16 +449,16 @@ class Download:
         while more or pending:
             while more and len(pending) < WINDOW:
                 try:
-                    entry, place, local = next(chosen)
+                    entry, folder, local = next(chosen)
                 except StopIteration:
                     more = False
                     break
-                if place is None:
+                if folder is None:
                     continue
-                row = _row_of(entry, batch.root or place.folder)
-                tree = self.trees.get(place.folder)
+                row = _row_of(entry, batch.root or folder)
+                tree = self.trees.get(folder)
                 if tree is None:
-                    tree = self.trees[place.folder] = Tree(place.folder)
+                    tree = self.trees[folder] = Tree(folder)
                 item = Item(row, tree, local)
                 pending.append(item)
                 self.fetcher.submit(item)

@@ -113,9 +113,13 @@ class Sync:
 
     def records(self) -> Iterator[Record]:
         """Look once, or again and again."""
+        from libdeadline.path_mapping import check_local
+
         from .checkpoint import pid_lock, sweep
 
         profile = self._profile(self.profile_id) if self.profile_id else None
+        if profile is not None:
+            check_local(profile)
         for each in (profile or {}).get("fileSystemLocations") or ():
             if not os.path.isdir(each["path"]):
                 self.run.warn(f"the location '{each['name']}' does not exist here: '{each['path']}'")

@@ -33,7 +33,7 @@ from .status_file import JobResult, Result
 
 if TYPE_CHECKING:
     from libdeadline.command import Run
-    from libdeadline.path_mapping import Rule
+    from libdeadline.path_mapping import Places, Rule
     from libdeadline.store import Store
 
     from .survey import Output, Work
@@ -53,19 +53,12 @@ _OF_CREDENTIALS = (
 )
 
 
-class Place(NamedTuple):
-    """Where the files of a root go whose path begins with `prefix`: below `folder`, without the prefix."""
-
-    prefix: str
-    folder: str
-
-
 class Part:
     """A manifest with output, as it was read."""
 
     def __init__(self, work: Work, output: Output) -> None:
         self.work, self.output = work, output
-        self.places: list[Place] = []
+        self.places: Places | None = None
         self.start = self.length = 0  # in the file that holds all manifests
         self.order: tuple[float, str, str] = (0.0, "", "")
         self.number = 0
@@ -130,7 +123,7 @@ class Transfer:
     # Where it goes.
 
     def _find_places(self) -> None:
-        known: dict[tuple[str, str], list[Place]] = {}
+        known: dict[tuple[str, str], Places] = {}
         wrong: dict[str, Trouble] = {}
         rules: dict[str, list[Rule] | None] = {}
         for part in self.parts:
@@ -149,13 +142,6 @@ class Transfer:
             if key not in known:
                 known[key] = places(output.root, output.root_path_format, rules[job_id])
             part.places = known[key]
-
-    def _place(self, part: Part, path: str) -> tuple[Place, str] | None:
-        """(place, path below it) of a manifest's path; None where it has none."""
-        for place in part.places:
-            if path.startswith(place.prefix):
-                return place, path[len(place.prefix) :]
-        return None
 
     # What there is.
 
@@ -203,7 +189,7 @@ class Transfer:
         """Of each local path, which manifest was stored last."""
         for part in self.parts:
             for entry in self._entries(spool, part):
-                at = self._place(part, entry.path)
+                at = part.places.find(entry.path) if part.places else None
                 if at is None:
                     count, paths = self.left_out.setdefault(part.work.job_id, (0, []))
                     if count < TOLD_PATHS:
@@ -262,22 +248,24 @@ class Transfer:
         for work in self.works:
             result = self.results[work.job_id]
             for part in sorted(by_job.get(work.job_id, ()), key=lambda part: part.output.task_id):
-                task = result.tasks.setdefault(part.output.task_id, Result())
+                task_id = part.output.task_id
                 if part.trouble is not None:
-                    self._fail(part.trouble, result, task)
+                    self._fail(part.trouble, result, result.tasks.setdefault(task_id, Result()))
                     continue
                 for entry in self._entries(spool, part):
-                    at = self._place(part, entry.path)
-                    if at is None or self.owners.get(_key(*at)) != part.number:
+                    at = part.places.find(entry.path) if part.places else None
+                    if at is None:
                         continue
-                    yield self._submitted(part, task, entry, *at)
+                    task = result.tasks.setdefault(task_id, Result())
+                    if self.owners.get(_key(*at)) == part.number:
+                        yield self._submitted(part, task, entry, *at)
             if result.total:
                 # Tasks whose output others have replaced are not told of, beside those whose output is here.
                 result.tasks = {name: each for name, each in result.tasks.items() if each.total or each.error_code}
             yield Done(work, result)
 
     def _submitted(
-        self, part: Part, task: Result, entry: manifest.Entry, place: Place, local: str
+        self, part: Part, task: Result, entry: manifest.Entry, folder: str, local: str
     ) -> Record | tuple[Item, Result]:
         task.total += 1
         self.results[part.work.job_id].total += 1
@@ -293,16 +281,16 @@ class Transfer:
             task_id=part.output.task_id or None,
         )
         if self.options["dry_run"]:
-            row["local_path"] = os.path.join(place.folder, local)
+            row["local_path"] = os.path.join(folder, local)
             self.run.count(files=1, bytes=entry.size)
             return row
         try:
-            tree = self.trees.get(place.folder)
+            tree = self.trees.get(folder)
             if tree is None:
-                tree = self.trees[place.folder] = Tree(place.folder)
+                tree = self.trees[folder] = Tree(folder)
         except OSError as error:
             item = Item(row, None, local)  # type: ignore[arg-type]
-            item.trouble = _trouble_of(error, os.path.join(place.folder, local))
+            item.trouble = _trouble_of(error, os.path.join(folder, local))
             item.done = True
             return item, task
         item = Item(row, tree, local)
@@ -368,28 +356,17 @@ class Transfer:
                 raise trouble
 
 
-def places(root: str, kind: str, rules: list[Rule] | None) -> list[Place]:
-    """Where the files of a root go, the longest prefix first; files without a place are left out.
+def places(root: str, kind: str, rules: list[Rule] | None) -> Places:
+    """Where the files of a root go; those without a place are left out.
 
     With `rules` None the root stays where it is, if such a path can be on this host at all.
     """
-    from libdeadline.path_mapping import PathMapping
-    from libdeadline.paths import absolute, flavour_of, is_within, path_format, relative
+    from libdeadline.path_mapping import Places
+    from libdeadline.paths import path_format
 
-    if rules is None:
-        return [Place("", root)] if kind == path_format() else []
-    flavour = flavour_of(kind)
-    normal = absolute(root, "/", flavour)
-    found = []
-    for rule in rules:
-        source = absolute(rule.source_path, "/", flavour)
-        if rule.source_path_format == kind and source != normal and is_within(source, normal, flavour):
-            prefix = relative(source, normal, flavour).replace(flavour.sep, "/") + "/"
-            found.append(Place(prefix, os.path.abspath(rule.destination_path)))
-    found.sort(key=lambda place: len(place.prefix), reverse=True)
-    here = PathMapping(rule for rule in rules if rule.source_path_format == kind).apply(root)
-    if here is not None:
-        found.append(Place("", os.path.abspath(here)))
+    found = Places(root, kind, rules or ())
+    if rules is None and kind == path_format():
+        found.folder = root
     return found
 
 
@@ -426,10 +403,10 @@ def _checked(data: IO[bytes], name: str) -> Iterator[manifest.Entry]:
     return manifest.unpacked(manifest.check_packed(rows, windows=os.name == "nt", ignore_case=IGNORES_CASE))
 
 
-def _key(place: Place, local: str) -> str:
+def _key(folder: str, local: str) -> str:
     from xxhash import xxh3_128_hexdigest
 
-    path = os.path.normcase(os.path.join(place.folder, local))
+    path = os.path.normcase(os.path.join(folder, local))
     return xxh3_128_hexdigest(path.encode("utf-8", "surrogatepass"))
 
 
