@@ -14,9 +14,10 @@ from dl_tools.dl_farmd.search import Field, Target
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-NAMES = ("shot one", "Shot Two", "", "über", "50%", "a_b")
+NAMES = ("shot one", "Shot Two", "", "über", "50%", "a_b", "wow!", 'say "a"')
 TARGET = Target(
     select="SELECT jobs.* FROM jobs",
+    key="jobs.job",
     fields={
         "NAME": Field("jobs.name"),
         "STATUS": Field("jobs.status"),
@@ -37,8 +38,17 @@ ROWS = st.lists(
             "ended_at": st.one_of(st.none(), st.integers(1, 5)),
             "created_by": st.sampled_from(("ann", "Bob")),
             "parameters": st.dictionaries(
-                st.sampled_from(("Frame", "Scene", 'odd "name"')),
-                st.sampled_from(({"int": "9"}, {"int": "10"}, {"string": "b 2"}, {"path": "/x"}, {"float": "9.0"})),
+                st.sampled_from(("Frame", "Scene")),
+                st.sampled_from(
+                    (
+                        {"int": "9"},
+                        {"int": "10"},
+                        {"string": 'b "2"\\'},
+                        {"string": "b 2"},
+                        {"path": "/x"},
+                        {"float": "9.0"},
+                    )
+                ),
             ),
         }
     ),
@@ -71,7 +81,7 @@ LEAVES = st.one_of(
     ),
     st.builds(
         lambda term, how: {"searchTermFilter": {"searchTerm": term, **how}},
-        st.sampled_from(("shot", "TWO one", "%", "_", "b 2", "/X", "ann", "   ", "Ü")),
+        st.sampled_from(("shot", "TWO one", "%", "_", "!", 'B "2', '"', "\\", "b 2", "/X", "ann", "   ", "Ü")),
         st.sampled_from(({}, {"matchType": "CONTAINS"}, {"matchType": "FUZZY_MATCH"})),
     ),
 )  # fmt: skip

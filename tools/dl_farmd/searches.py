@@ -22,6 +22,7 @@ def _times(table: str) -> dict[str, Field]:
 
 JOBS = search.Target(
     select="SELECT jobs.* FROM jobs",
+    key="jobs.job",
     fields={
         "NAME": Field("jobs.name"),
         "JOB_ID": Field("jobs.job_id"),
@@ -47,6 +48,7 @@ JOBS = search.Target(
 STEPS = search.Target(
     select=f"SELECT {lookup.STEP_COLUMNS}, jobs.job_id, jobs.queue_id, jobs.created_by"
     " FROM jobs CROSS JOIN steps USING (job)",
+    key="jobs.job, steps.step",
     fields={
         "NAME": Field("steps.name"),
         "STEP_ID": Field("steps.step_id"),
@@ -69,6 +71,7 @@ TASKS = search.Target(
     select="SELECT tasks.*, steps.step_id, steps.created_at, jobs.job_id, jobs.queue_id, jobs.created_by,"
     " sessions.session_id FROM jobs CROSS JOIN steps USING (job) CROSS JOIN tasks USING (step)"
     " LEFT JOIN sessions ON sessions.session = tasks.session",
+    key="jobs.job, steps.step, tasks.number",
     fields={
         "TASK_ID": Field(TASK_ID),
         "STEP_ID": Field("steps.step_id"),
@@ -90,6 +93,7 @@ TASKS = search.Target(
 )
 WORKERS = search.Target(
     select="SELECT workers.* FROM workers",
+    key="workers.worker",
     fields={
         "STATUS": Field("workers.status"),
         "WORKER_ID": Field("workers.worker_id"),
