@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import shutil
 import signal
 import socket
 import sqlite3
@@ -11,10 +14,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
+from conftest import Farmd
 
 RUN = [sys.executable, "-c", "from dl_tools.dl_farmd import main; raise SystemExit(main())"]
 
@@ -60,24 +65,96 @@ def test_a_retry_after_a_crash_makes_no_second_resource(farmd: Any) -> None:
     assert farmd.client().create_farm(displayName="f", clientToken="the token")["farmId"] == farm
 
 
-def test_writes_are_flushed_to_the_disk(farmd: Any) -> None:
-    """synchronous=FULL: each commit is fsynced, seen in the number of fsyncs of the process."""
-    import shutil
+def test_the_connections_are_as_the_page_says(tmp_path: Path) -> None:
+    """The writer's: WAL and synchronous=FULL, as dl-farmd(8) promises."""
+    from dl_tools.dl_farmd.farm import Farm
+
+    farm = Farm(tmp_path, lambda message: None)
+    farm.logs = SimpleNamespace(close=lambda: None)
+    assert farm.db.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
+    assert farm.db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    assert farm.db.execute("PRAGMA foreign_keys").fetchone()[0] == 1
+    farm.close()
+    page = (Path(__file__).parents[2] / "man" / "man8" / "dl-farmd.8").read_text()
+    assert "SQLite database in WAL mode with synchronous=FULL" in page
+
+
+def test_nothing_is_answered_before_it_is_on_the_disk(farmd: Any) -> None:
+    """Between what is written to the write-ahead log and the answer there is a flush of that file."""
+    import re
 
     if not shutil.which("strace"):
         pytest.skip("strace is not installed")
     client = farmd.client()
+    client.create_farm(displayName="warm")
+    calls = "trace=pwrite64,fsync,fdatasync,sendto,sendmsg,write"
     trace = subprocess.Popen(
-        ["strace", "-f", "-e", "trace=fsync,fdatasync", "-p", str(farmd.process.pid)], stderr=subprocess.PIPE, text=True
+        ["strace", "-f", "-y", "-s", "12", "-e", calls, "-p", str(farmd.process.pid)], stderr=subprocess.PIPE, text=True
     )
     assert trace.stderr is not None
     if "attached" not in (first := trace.stderr.readline()):
         trace.wait()
         pytest.skip(f"strace may not attach: {first}")
-    for _ in range(5):
+    for _ in range(20):
         client.create_farm(displayName="f")
     trace.send_signal(signal.SIGINT)
-    assert trace.stderr.read().count("sync(") >= 5
+    answers, dirty = 0, set()
+    for line in trace.stderr.read().splitlines():
+        found = re.match(r"(?:\[pid +\d+\] )?(\w+)\(\d+<([^>]*)>", line)
+        if found is None:
+            continue
+        call, path = found.groups()
+        if call == "pwrite64" and path.endswith("farm.sqlite-wal"):
+            dirty.add(path)
+        elif call in ("fsync", "fdatasync"):
+            dirty.discard(path)
+        elif '"HTTP/1.1 200' in line:
+            answers += 1
+            assert not dirty, line
+    assert answers >= 20
+
+
+def test_each_acknowledged_write_is_in_the_log_where_it_was_when_it_was_answered(tmp_path: Path) -> None:
+    """What a loss of power may leave: the database as it was flushed, the write-ahead log cut or garbled anywhere
+    beyond what had been flushed. Everything that was answered before that point is there, and nothing in part."""
+    chance = random.Random(5)
+    server = Farmd(tmp_path / "farm")
+    try:
+        client = server.client()
+        farm = client.create_farm(displayName="f")["farmId"]
+        database, log = server.dir / "farm.sqlite", server.dir / "farm.sqlite-wal"
+        acknowledged: list[tuple[str, int]] = []
+        pictures = []
+        for index in range(120):
+            queue = client.create_queue(farmId=farm, displayName="q" * 90, tags={"a": "b"})["queueId"]
+            acknowledged.append((queue, log.stat().st_size))
+            if index % 20 == 19:
+                os.kill(server.process.pid, signal.SIGSTOP)  # at a moment between, or amid, its transactions
+                folder = tmp_path / str(index)
+                folder.mkdir()
+                shutil.copy(database, folder)
+                shutil.copy(log, folder)
+                os.kill(server.process.pid, signal.SIGCONT)
+                pictures.append((folder, list(acknowledged)))
+    finally:
+        server.kill()
+    for folder, answered in pictures:
+        whole = (folder / "farm.sqlite-wal").read_bytes()
+        base = (folder / "farm.sqlite").read_bytes()
+        for round_ in range(6):
+            at = chance.choice([size for _, size in answered]) if round_ else len(whole)
+            tail = b"" if chance.random() < 0.5 else bytes(chance.randbytes(min(len(whole) - at, 9000)))
+            place = folder / f"cut{round_}"
+            place.mkdir()
+            (place / "farm.sqlite").write_bytes(base)
+            (place / "farm.sqlite-wal").write_bytes(whole[:at] + tail)
+            db = sqlite3.connect(place / "farm.sqlite")
+            assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            there = {row[0] for row in db.execute("SELECT queue_id FROM queues")}
+            tagged = db.execute("SELECT count(*) FROM tags").fetchone()[0]
+            db.close()
+            assert {queue for queue, size in answered if size <= at} <= there
+            assert tagged == len(there)
 
 
 def test_sigterm_finishes_open_requests(farmd: Any) -> None:
@@ -229,8 +306,6 @@ def test_an_operation_that_fails_midway_leaves_nothing(farmd: Any) -> None:
 
 def test_a_full_disk_is_told_as_try_again(tmp_path: Path) -> None:
     """With a bound on the database's size the writes end in 429, what was acknowledged stays, and reading goes on."""
-    from types import SimpleNamespace
-
     from dl_tools.dl_farmd import server as server_module
     from dl_tools.dl_farmd.farm import Farm
 
