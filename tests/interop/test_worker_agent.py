@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-
-PATIENCE_S = 60.0
-ROLE = "arn:aws:iam::000000000000:role/reference"
+from agents import Agent, until
 
 CHUNKS = """
 specificationVersion: jobtemplate-2023-09
@@ -76,117 +69,11 @@ steps:
 """
 
 
-class Agent:
-    """A reference agent, the only one for a queue and a fleet of its own on the shared farm."""
-
-    def __init__(self, program: str, farm: Any, folder: Path) -> None:
-        self.program, self.farm, self.folder = program, farm, folder
-        self.client, self.logs = (self._client(name) for name in ("deadline", "logs"))
-        farm_id = self.client.list_farms()["farms"][0]["farmId"]
-        queue = self.client.create_queue(
-            farmId=farm_id, displayName="reference", roleArn=ROLE, jobRunAsUser={"runAs": "WORKER_AGENT_USER"}
-        )["queueId"]
-        capabilities = {
-            "vCpuCount": {"min": 1}, "memoryMiB": {"min": 512}, "osFamily": "LINUX", "cpuArchitectureType": "x86_64",
-        }  # fmt: skip
-        fleet = self.client.create_fleet(
-            farmId=farm_id, displayName="reference", roleArn=ROLE, maxWorkerCount=1,
-            configuration={"customerManaged": {"mode": "NO_SCALING", "workerCapabilities": capabilities}},
-        )["fleetId"]  # fmt: skip
-        self.client.create_queue_fleet_association(farmId=farm_id, queueId=queue, fleetId=fleet)
-        self.ids = SimpleNamespace(farm=farm_id, queue=queue, fleet=fleet)
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def _client(self, service: str) -> Any:
-        """A client by the settings that `dl-farm env` gives to any AWS program."""
-        import boto3
-        from botocore.config import Config
-
-        environment = self.farm.environment
-        before = {name: os.environ.get(name) for name in environment}
-        os.environ.update(environment)
-        try:
-            return boto3.Session().client(service, config=Config(retries={"total_max_attempts": 3}))
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
-
-    def start(self) -> None:
-        words = [self.program, "--farm-id", self.ids.farm, "--fleet-id", self.ids.fleet, "--no-shutdown",
-                 "--run-jobs-as-agent-user", "--no-host-metrics-logging"]  # fmt: skip
-        for option in ("logs-dir", "persistence-dir", "session-root-dir"):
-            (self.folder / option).mkdir(exist_ok=True)
-            words += [f"--{option}", str(self.folder / option)]
-        environment = {"PATH": os.environ["PATH"], **self.farm.environment, "HOME": str(self.folder)}
-        with (self.folder / "output").open("ab") as output:
-            self.process = subprocess.Popen(
-                words, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-            )
-
-    def end(self, number: int) -> int:
-        assert self.process is not None
-        self.process.send_signal(number)
-        return self.process.wait(PATIENCE_S)
-
-    def remove(self) -> None:
-        """Leave the shared farm as it was."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        farm, queue, fleet = ({name: value} for name, value in zip(("farmId", "queueId", "fleetId"),
-                              (self.ids.farm, self.ids.queue, self.ids.fleet), strict=True))  # fmt: skip
-        pair = {**farm, **queue, **fleet}
-        for worker in self.client.list_workers(**farm, **fleet)["workers"]:
-            self.client.update_worker(**farm, **fleet, workerId=worker["workerId"], status="STOPPED")
-            self.client.delete_worker(**farm, **fleet, workerId=worker["workerId"])
-        self.client.update_queue_fleet_association(**pair, status="STOP_SCHEDULING_AND_CANCEL_TASKS")
-        until(lambda: self.client.get_queue_fleet_association(**pair)["status"] == "STOPPED")
-        self.client.delete_queue_fleet_association(**pair)
-        self.client.delete_fleet(**farm, **fleet)
-        self.client.delete_queue(**farm, **queue)
-
-    @property
-    def worker(self) -> dict[str, Any]:
-        [worker] = self.client.list_workers(farmId=self.ids.farm, fleetId=self.ids.fleet)["workers"]
-        return worker
-
-    def submit(self, text: str, **fields: Any) -> dict[str, str]:
-        fields = {"template": text, "templateType": "YAML", "priority": 50, **fields}
-        job = self.client.create_job(farmId=self.ids.farm, queueId=self.ids.queue, **fields)["jobId"]
-        return {"farmId": self.ids.farm, "queueId": self.ids.queue, "jobId": job}
-
-    def wait(self, ids: dict[str, str], *statuses: str) -> dict[str, Any]:
-        return until(lambda: (job := self.client.get_job(**ids)).get("taskRunStatus") in statuses and job)
-
-    def actions(self, ids: dict[str, str]) -> list[tuple[str, str]]:
-        found = self.client.list_session_actions(**ids)["sessionActions"]
-        return [(next(iter(action["definition"])), action["status"]) for action in found]
-
-    def log(self, ids: dict[str, str]) -> str:
-        """What all sessions of a job logged."""
-        group = f"/aws/deadline/{self.ids.farm}/{self.ids.queue}"
-        lines = []
-        for session in self.client.list_sessions(**ids)["sessions"]:
-            stream = {"logGroupName": group, "logStreamName": session["sessionId"], "startFromHead": True}
-            lines += [event["message"] for event in self.logs.get_log_events(**stream)["events"]]
-        return "\n".join(lines)
-
-
-def until(what: Callable[[], Any]) -> Any:
-    """The first true value of `what`."""
-    limit = time.monotonic() + PATIENCE_S
-    while not (value := what()):
-        assert time.monotonic() < limit, "waited in vain"
-        time.sleep(0.05)
-    return value
-
-
 @pytest.fixture(scope="module")
-def agent(reference_agent: str, farm: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    made = Agent(reference_agent, farm, tmp_path_factory.mktemp("agent"))
+def agent(
+    reference_agent: str, farm: Any, connect: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Agent]:
+    made = Agent(reference_agent, farm, connect, tmp_path_factory.mktemp("agent"))
     try:
         made.start()
         yield made
