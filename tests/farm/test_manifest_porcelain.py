@@ -92,6 +92,32 @@ def test_a_snapshot_is_named_after_its_root_as_typed(person: Person) -> None:
     assert "'../*'" in person.run("deadline", "manifest", "snapshot", "--root", "work", "-i", "../*", status=64)
 
 
+def test_a_root_is_no_glob(person: Person) -> None:
+    """The reference takes the root for a part of the glob, and finds nothing."""
+    root = person.folder / "shot [1]*"
+    root.mkdir()
+    (root / "x").write_text("x")
+    (root / "y").write_text("y")
+    made = person.json("manifest", "snapshot", "--root", root.name, "-d", "kept", "-e", "y")
+    assert [entry["path"] for entry in json.loads(Path(made["manifest"]).read_text())["paths"]] == ["x"]
+
+
+def test_a_file_that_is_gone_is_no_success(person: Person) -> None:
+    """The reference passes it over, and notes that it is in the store."""
+    made = person.json("manifest", "snapshot", "--root", "work", "-d", "kept")["manifest"]
+    (person.folder / "work/sub/b.txt").unlink()
+    upload = ["deadline", "attachment", "upload", "-m", made, "-r", "work", "--upload-manifest-path", "gone"]
+    assert "sub/b.txt" in person.run(*upload, status=66)
+    person.run("dl-download", "--list", "--below=/", f"--manifest=gone/{Path(made).name}", status=66)
+
+
+def test_files_do_not_go_over_the_manifest_itself(person: Person) -> None:
+    made = person.json("manifest", "snapshot", "--root", "work", "-d", ".")["manifest"]
+    before = Path(made).read_bytes()
+    assert "is a file" in person.run("deadline", "attachment", "download", "-m", made, status=73)
+    assert Path(made).read_bytes() == before
+
+
 def test_what_changed_since_a_snapshot_is_told_and_kept(person: Person) -> None:
     was = person.json("manifest", "snapshot", "--root", "work", "-d", "kept", "-n", "was")["manifest"]
     same = {"new": [], "modified": [], "deleted": []}

@@ -406,6 +406,13 @@ class Download:
                 f"give --to",
                 statuses.USAGE,
             )
+        if os.path.isfile(folder):
+            raise Trouble(
+                f"the files of the manifest would go to '{folder}', which is a file: run it in another folder, or "
+                f"say with path mapping rules or --to where they go",
+                statuses.CANNOT_CREATE,
+                path=folder,
+            )
         taken.add(folder)
         return folder
 
