@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from renders import Renders, texts
 from simulated_worker import Submitted, step, template
 
 from libdeadline import store
+from libdeadline.paths import root_hash
 
 Message = dict[str, Any]
 
@@ -268,3 +270,51 @@ def test_a_person_edits_a_root_and_chooses_what_happens_to_files(person: Person,
     assert texts(new) == {"a": "a"}
     _, errors = person.download("input", job, "--output", "verbose", answers="", status=64)
     assert "nobody answers" in errors
+
+
+def test_ctrl_c_at_a_question_ends_it(person: Person, renders: Renders) -> None:
+    """The reference goes on asking, and downloads once it is answered."""
+    root = person.folder / "root"
+    job = inputs(renders, {str(root): {"a": "a"}})
+    command = renders.command("deadline", "job", "download-input", "--job-id", job, "--output", "verbose")
+    running = subprocess.Popen(
+        command,
+        env=person.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stdout and running.stdin
+    out = ""
+    while not out.endswith("[y]: "):
+        out += running.stdout.read(1) or pytest.fail(out)
+    running.send_signal(signal.SIGINT)
+    assert running.wait(20) == 128 + signal.SIGINT
+    running.communicate()
+    assert not root.exists()
+
+
+def test_an_input_manifest_that_is_not_the_recorded_one_is_refused(person: Person, renders: Renders) -> None:
+    root = person.folder / "root"
+    job = inputs(renders, {str(root): {"a": "a"}})
+    ids = {"farmId": renders.ids.farm, "queueId": renders.ids.queue}
+    (row,) = renders.api.get_job(**ids, jobId=job)["attachments"]["manifests"]
+    renders.put_manifest(row["inputManifestPath"], {"evil": "a"}, str(root))
+    told = person.messages("input", job, "--yes", status=65)
+    assert kinds(told) == ["title", "error"]
+    assert "not the one that was recorded" in told[1]["value"]
+    assert not root.exists()
+
+
+def test_manifests_of_output_alone_and_of_another_system(person: Person, renders: Renders) -> None:
+    """The reference fails without inputs, and makes a name of a root of Windows that no Windows has."""
+    job = renders.submit("Q:\\w\\x", {"a": "a"}, rootPathFormat="windows")
+    renders.render()
+    for which, count in (("all", 1), ("output", 1), ("input", 0)):
+        words = ("manifest", "download", str(person.folder), "--job-id", job.ids["jobId"], "--asset-type", which)
+        out, _ = person.run(*renders.command("deadline", *words, "--json"))
+        downloaded = json.loads(out)["downloaded"]
+        assert [row["manifest_root"] for row in downloaded] == ["Q:\\w\\x"] * count
+        for row in downloaded:
+            assert Path(row["local_manifest_path"]).name.startswith("Q__w_x-" + root_hash("Q:\\w\\x"))

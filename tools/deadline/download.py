@@ -133,7 +133,7 @@ class Download:
             if found.title and not self.hearing.titled:
                 self.hearing.titled = True
                 self.tell("title", found.title, self.heading(found))
-            self.hearing.tell_warnings()
+            self.hearing.catch_up()
             held = self.hearing.held
             if held is None:
                 return found, status
@@ -277,7 +277,7 @@ class Hearing(Listener):
         self.json = as_json
         self.percent = -1
         self.warned: set[str] = set()
-        self.waiting: list[str] = []  # warnings to be told behind the title
+        self.waiting: list[tuple[str, str]] = []  # what a look brought, to be told behind the title
         self.titled = False
         self.looking = False
         self.held: dict[str, object] | None = None  # the trouble with a look that a new root may end
@@ -296,24 +296,27 @@ class Hearing(Listener):
             if message in self.warned:
                 return True
             self.warned.add(message)
-            if self.json and self.looking:
-                self.waiting.append(message)
-            elif self.json:
-                tell("warning", message)
+            self.say("warning", message)
         elif self.looking and row.get("status") == statuses.CONFIGURATION:
             self.held = row
             return True
         return False
 
-    def tell_warnings(self) -> None:
-        """Tell a program of the warnings that a look brought."""
-        for message in self.waiting:
-            tell("warning", message)
-        self.waiting.clear()
-
     def error(self, text: str) -> None:
-        if self.json:
-            tell("error", text)
+        self.say("error", text)
+
+    def say(self, kind: str, text: str) -> None:
+        """Tell a program, while it is looked for what there is, behind the title."""
+        if self.json and self.looking:
+            self.waiting.append((kind, text))
+        elif self.json:
+            tell(kind, text)
+
+    def catch_up(self) -> None:
+        """Tell a program what a look brought."""
+        for kind, text in self.waiting:
+            tell(kind, text)
+        self.waiting.clear()
 
 
 def download(options: Arguments, shell: Shell, what: str) -> int:
