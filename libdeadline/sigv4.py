@@ -5,11 +5,10 @@ Source: AWS General Reference, "Signature Version 4 signing process"; compared w
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from hashlib import sha256
-from hmac import compare_digest
-from hmac import digest as hmac_digest
 from time import gmtime, strftime
 from urllib.parse import quote
+
+from .digests import hmac_sha256, sha256
 
 EMPTY_SHA256 = sha256(b"").hexdigest()
 UNSIGNED = "UNSIGNED-PAYLOAD"
@@ -20,7 +19,7 @@ def signing_key(secret: str, day: str, region: str, service: str) -> bytes:
     """The derived key: valid for one day (YYYYMMDD), region and service."""
     key = b"AWS4" + secret.encode()
     for part in (day, region, service, "aws4_request"):
-        key = hmac_digest(key, part.encode(), "sha256")
+        key = hmac_sha256(key, part.encode())
     return key
 
 
@@ -47,7 +46,7 @@ def signature(request: str, secret: str, timestamp: str, region: str, service: s
     day = timestamp[:8]
     scope = f"{day}/{region}/{service}/aws4_request"
     to_sign = f"AWS4-HMAC-SHA256\n{timestamp}\n{scope}\n{sha256(request.encode()).hexdigest()}"
-    return hmac_digest(signing_key(secret, day, region, service), to_sign.encode(), "sha256").hex()
+    return hmac_sha256(signing_key(secret, day, region, service), to_sign.encode()).hex()
 
 
 def sign(
@@ -117,6 +116,8 @@ def matches(
     Shape: `path` and `query` as received, still encoded; `headers` with lower-case names.
     Raises: ValueError if the header is malformed or names a header that was not sent.
     """
+    from hmac import compare_digest
+
     _, _, region, service, signed, digest = parse_authorization(authorization)
     missing = [name for name in signed if name not in headers]
     if missing:

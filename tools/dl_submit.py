@@ -22,13 +22,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any
 
 from libdeadline import command, statuses
 from libdeadline.errors import Trouble
 from libdeadline.records import Bundle, File, Manifest, OutputDir, Record, Root
 
+TYPE_CHECKING = False  # typing would be all that needs itself here
 if TYPE_CHECKING:
+    from typing import Any
+
     from libdeadline.aws import Client
 
 FIRST_POLL_S = 0.05

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import os
 import sys
-from hashlib import sha256
 from threading import Lock
 from time import sleep, time
 from urllib.parse import urlsplit
 
 from .. import __version__, sigv4, statuses
 from .. import config as settings
+from ..digests import sha256
 from ..errors import Trouble
 from . import credentials as identity
 from . import endpoints, model, profiles, protocol

@@ -19,6 +19,7 @@ TYPE_CHECKING = False  # as in `libdeadline.command`
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from ssl import SSLContext
+    from typing import Any
 
 TIMEOUT_S = 60.0
 IDLE_CONNECTIONS = 10  # kept open for each endpoint
@@ -164,7 +165,9 @@ class Pool:
         if proxy:
             host, port = proxy.hostname or "", proxy.port or (443 if proxy.scheme == "https" else 80)
         try:
-            sock = socket.create_connection((host, port), self.transport.timeout_s)
+            # A name in text would be looked at by the IDNA codec, which takes its time to load.
+            name: Any = host.encode() if host.isascii() else host
+            sock = socket.create_connection((name, port), self.transport.timeout_s)
         except UnicodeError:
             raise ConnectionTrouble(f"'{host}' is no host name", passing=False) from None
         except OSError as error:
