@@ -161,6 +161,12 @@ class Made:
                 self.xml(shape.member, shape.member.serialization.get("name", "member"), depth + 1)
                 for _ in range(self.random.randint(0, 3))
             )
+        elif kind == "map":
+            key, value = shape.key.serialization.get("name", "key"), shape.value.serialization.get("name", "value")
+            inner = "".join(
+                f"<entry>{self.xml(shape.key, key, depth + 1)}{self.xml(shape.value, value, depth + 1)}</entry>"
+                for _ in range(self.random.randint(0, 3))
+            )
         elif kind == "timestamp":
             inner = self.moment().strftime("%Y-%m-%dT%H:%M:%SZ")
         elif kind == "blob":
