@@ -24,8 +24,8 @@ class Meter:
         self.tool, self.mode, self.descriptor = tool, mode, descriptor
         self.fields: dict[str, Any] = {}
         self._shown = 0.0
-        self._rate = 0.0
-        self._rate_bytes = 0
+        self._rates = [0.0, 0.0]  # of bytes moved, and of what the time that is left is told by
+        self._before = [0, 0]
         self._rate_time = monotonic()
         self._bar_width = 0
 
@@ -52,22 +52,38 @@ class Meter:
             if total in fields and done in fields:
                 fields[done] = min(fields[done], fields[total])
         if "done_bytes" in fields:
-            moved = fields["done_bytes"] - fields.get("skipped_bytes", 0)
-            passed = now - self._rate_time
-            if passed > 0:
-                weight = min(1.0, passed / SMOOTHING_S)
-                self._rate += weight * ((moved - self._rate_bytes) / passed - self._rate)
-                self._rate_bytes, self._rate_time = moved, now
-            fields["bytes_per_s"] = round(max(self._rate, 0.0), 1)
-            left = fields.get("total_bytes", 0) - fields["done_bytes"]
-            if left > 0 and self._rate > 1:
-                fields["eta_s"] = round(left / self._rate, 1)
+            rate, pace = self._smoothed(now, fields)
+            fields["bytes_per_s"] = round(rate, 1)
+            unit = "bytes" if fields.get("total_bytes") else "count"
+            left = fields.get(f"total_{unit}", 0) - fields.get(f"done_{unit}", 0)
+            if left > 0 and pace > 1:
+                fields["eta_s"] = round(left / pace, 1)
         if self.mode == "json":
             self._write(encode(Progress.of(tool=self.tool, **fields)))
         elif self.mode == "bar":
             text = self._bar(fields)
             self._write(b"\r" + text.encode() + b" " * (self._bar_width - len(text)))
             self._bar_width = len(text)
+
+    def _smoothed(self, now: float, fields: dict[str, Any]) -> list[float]:
+        """Bytes moved a second, and bytes (without any: files) done a second, what needed no transfer included."""
+        done = fields["done_bytes"] if fields.get("total_bytes") else fields.get("done_count", 0)
+        passed = now - self._rate_time
+        if passed > 0:
+            weight = min(1.0, passed / SMOOTHING_S)
+            for at, amount in enumerate((fields["done_bytes"] - fields.get("skipped_bytes", 0), done)):
+                self._rates[at] += weight * (max(amount - self._before[at], 0) / passed - self._rates[at])
+                self._before[at] = amount
+            self._rate_time = now
+        return self._rates
+
+    def rest(self) -> None:
+        """Tell of nothing more until there is something again."""
+        if self.fields and self.mode == "json":
+            self.fields = {}
+            self.show()
+        self.fields = {}
+        self.clear()
 
     def clear(self) -> None:
         """Take the bar off the terminal, so that a line can be printed."""
@@ -102,6 +118,8 @@ class Meter:
             parts.append(f"{fields['done_count']}{of}")
         if "done_bytes" in fields:
             parts.append(f"{size_text(fields['done_bytes'])}  {size_text(fields.get('bytes_per_s', 0))}/s")
+        if fields.get("skipped_bytes"):
+            parts.append(f"{size_text(fields['skipped_bytes'])} skipped")
         if "eta_s" in fields:
             parts.append(f"{duration_text(fields['eta_s'])} left")
         width = 100

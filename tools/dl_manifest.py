@@ -40,6 +40,7 @@ from libdeadline.errors import Trouble
 from libdeadline.records import File, Manifest, Record, Root
 
 CACHE = "~/.deadline/cache/manifests"
+MANY = 100_000  # files whose manifest takes a while to write
 
 
 def passing(
@@ -136,9 +137,13 @@ def writing(args: Arguments, run: Run) -> Iterator[Record]:
         name = None
         if local:
             name = manifest.local_name(args["--root-as"] or root, args["--name"], now)
+        if len(builder) > MANY:
+            run.progress.update(message="writing the manifest")
         for _ in manifest.check_packed(builder.packed(strict=True)):
             pass
         path, summary = write(builder, paths.absolute(folder), name)
+        if len(builder) > MANY:
+            run.progress.rest()
         run.count(manifests=1, files=summary.file_count, bytes=summary.total_size)
         yield Manifest.of(
             root=root,

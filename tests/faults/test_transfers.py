@@ -619,3 +619,13 @@ def test_progress_never_passes_its_total(one_bucket: Bucket, shell: Shell, tmp_p
         total = sum(len(content) for content in tree(source).values())
         assert seen[-1]["done_bytes"] == seen[-1]["total_bytes"] == total
         assert seen[-1]["done_count"] == len(tree(source))
+
+
+def test_what_the_bundle_announced_is_what_is_to_come(one_bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
+    make_tree(tmp_path / "source", 4)
+    bundle = {"type": "bundle", "path": "/b", "template": "{}", "template_type": "JSON"}
+    text = json.dumps({**bundle, "file_count": 1000, "total_bytes": 10**9}) + "\n" + hashed(tmp_path / "source")
+    done = shell.run(one_bucket, "dl-upload", URI, *QUICK, "--progress=json", text=text)
+    assert done.returncode == 0, done.stderr
+    seen = [row for row in records(done.stderr) if row["type"] == "progress"]
+    assert {(row["total_count"], row["total_bytes"]) for row in seen} == {(1000, 10**9)}

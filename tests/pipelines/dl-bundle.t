@@ -29,6 +29,13 @@ A bundle becomes records: what CreateJob needs, then for each root its files and
   True
   {"type": "bundle", "path": "PWD/b", "template_type": "YAML", "name": "Test", "parameters": {"Scene": {"path": "PWD/b/scene"}, "Out": {"path": "PWD/b/out/frame.png"}}, "priority": 50, "max_failed_tasks_count": 20, "max_retries_per_task": 5, "file_system": "COPIED", "file_count": 4, "total_bytes": 0, "known_asset_paths": ["PWD/b"]}
 
+How many files there are is told while it looks for them.
+
+  $ dl-bundle --offline --progress json b 2>&1 >/dev/null | tail -n 1
+  {"type":"progress","tool":"dl-bundle"}
+  $ dl-bundle --offline --progress json b 2>&1 >/dev/null | head -n 1 | grep -c '"message":"finding files","done_count":[1-4]}$'
+  1
+
 Values from the bundle and from the command line; properties of the job by either, options first.
 
   $ cat >b/parameter_values.yaml <<X

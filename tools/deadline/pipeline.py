@@ -422,6 +422,9 @@ def _progress_text(row: dict[str, object]) -> str:
         parts.append(f"{100 * done_bytes / total_bytes:.0f} %")
     if rate:
         parts.append(f"{size_text(rate)}/s")
+    skipped = number("skipped_bytes")
+    if skipped:
+        parts.append(f"{size_text(skipped)} skipped")
     left = number("eta_s")
     if left:
         parts.append(f"{duration_text(left)} left")

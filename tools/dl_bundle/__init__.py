@@ -192,8 +192,10 @@ def _emit(
             require=args["--require-paths-exist"],
             warn=run.warn,
             report=Leaving(args, run),
+            found=lambda count: run.progress.update(message="finding files", done_count=count),
         )
         assets.look()
+        run.progress.rest()
         known = known_folders(bundle, args["--known-asset-path"], values.chosen_paths, locations, config)
         unknown = assets.unknown(known)
         if unknown and not passes:

@@ -30,9 +30,13 @@ class Assets:
         require: bool,
         warn: Callable[[str], None],
         report: Callable[[str, str, OSError | None], None],
+        found: Callable[[int], None],
     ) -> None:
-        """`lists`: input_files, input_dirs, output_dirs, referenced. `report` is told what a walk leaves out."""
-        self.grouping, self.require, self.warn, self.report = grouping, require, warn, report
+        """`lists`: input_files, input_dirs, output_dirs, referenced.
+
+        `report` is told what a walk leaves out, and `found` how many files there are so far.
+        """
+        self.grouping, self.require, self.warn, self.report, self.found = grouping, require, warn, report, found
         self.files = sorted({path for path in lists["input_files"] if path})
         self.folders = _outermost({path for path in lists["input_dirs"] if path})
         self.outputs = sorted({path for path in lists["output_dirs"] if path})
@@ -107,6 +111,7 @@ class Assets:
                 self._count(path, group)
                 if group is not None:
                     touched.add(id(group))
+            self.found(self.file_count)
         return found
 
     def _count(self, path: str, group: Group | None) -> None:

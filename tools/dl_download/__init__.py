@@ -359,6 +359,7 @@ class Download:
             stays = not all(part.source.output for part in parts)
             batches.append(Batch(root, kind, Files(parts), self._places(root, kind, profiled, stays=stays)))
         # All is checked, of all roots, before anything is written.
+        self.run.progress.update(message="checking the manifests", **self.figures)
         count, left_out, needed = self._measured(batches)
         if left_out and not count:
             self.run.warn("no file lies in a location that both storage profiles have: paths are taken as they are")
@@ -366,6 +367,7 @@ class Download:
                 batch._replace(places=self._places(batch.root, batch.root_path_format, None)) for batch in batches
             ]
             count, left_out, needed = self._measured(batches)
+        self.run.progress.update(message=None)
         self.figures["total_count"] += count
         self.figures["total_bytes"] += sum(needed.values())
         if left_out:

@@ -13,27 +13,35 @@ def submission_view(view: View) -> int:
     """What was submitted."""
     bundle: Bundle | None = None
     job: Job | None = None
-    files = size = 0
+    files = {True: 0, False: 0}  # by whether they had to be sent
+    sizes = {True: 0, False: 0}
     for row in view.input:
         if isinstance(row, Bundle):
             bundle = row
             name = row.queue_name
             view.print(f"Submitting to Queue: {name or row.queue_id}\n")
         elif isinstance(row, File):
-            files += 1
-            size += row.size or 0
+            sent = row.upload != "present"
+            files[sent] += 1
+            sizes[sent] += row.size or 0
         elif isinstance(row, Job):
             job = row
     if job is None or bundle is None:
         raise Trouble("no job was submitted in this stream", statuses.DATA)
-    if files:
+    if files[True] or files[False]:
         from libdeadline.progress import size_text
 
-        view.print(f"Upload Summary:\n    Processed {files} file{'s' * (files != 1)} totaling {size_text(size)}.")
+        view.print(f"Upload Summary:\n    Processed {_files(files[True])} totaling {size_text(sizes[True])}.")
+        if files[False]:
+            view.print(f"    Skipped re-processing {_files(files[False])} totaling {size_text(sizes[False])}.")
     view.print("Waiting for Job to be created...")
     view.print(f"Submitted job bundle:\n   {bundle.path}")
     view.print(f"{job.lifecycle_status_message or 'Job creation completed successfully'}\n{job.job_id}")
     return statuses.OK
+
+
+def _files(count: int) -> str:
+    return f"{count} file" if count == 1 else f"{count} files"
 
 
 def requeue_view(view: View) -> int:

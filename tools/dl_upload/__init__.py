@@ -108,6 +108,7 @@ class Upload:
         self.seen = Hashes()
         self.trusted = 0  # contents given out as present on the word of the check cache
         self.total_bytes = self.total_count = 0
+        self.announced_bytes = self.announced_count = 0  # by the bundle
         self.done_bytes = self.done_count = self.skipped_bytes = 0
         self._room = Event()
         self.trusts_cache = not args["--verify"]  # and the settings allow it
@@ -134,6 +135,7 @@ class Upload:
         if not isinstance(row, File):
             if isinstance(row, Bundle) and self.bundle is None:
                 self.bundle = row
+                self.announced_bytes, self.announced_count = row.total_bytes or 0, row.file_count or 0
             self._pass(item)
             return
         hash, size = row.get("hash"), row.get("size")
@@ -282,9 +284,9 @@ class Upload:
         if self.run.mode != "none":
             self.run.progress.update(
                 done_bytes=self.done_bytes,
-                total_bytes=self.total_bytes,
+                total_bytes=max(self.total_bytes, self.announced_bytes),
                 done_count=self.done_count,
-                total_count=self.total_count,
+                total_count=max(self.total_count, self.announced_count),
                 skipped_bytes=self.skipped_bytes,
             )
 
