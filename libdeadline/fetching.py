@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Condition, Lock, Thread
@@ -25,6 +26,8 @@ CLONED_BYTES = 1 << 20  # of a duplicate, from which it is worth asking the file
 PART_BYTES, PARTS = 4 << 20, 6  # of a large file from afar: fetched, and kept in memory, at the same time
 TOLD_BYTES = 8 << 20  # of a file, between two words of its progress
 STOP_S = 3.0  # for which removing temporaries may hold up an exit
+SMALL_BYTES = 1 << 17  # of a file, up to which its content is written from memory
+KEPT_BYTES = 8 << 20  # of such contents, for their duplicates
 REMEMBERED = 20_000  # contents whose place is known, for their duplicates
 _FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE}
 _FICLONE = 0x40049409  # ioctl of Linux: share the blocks of another file
@@ -33,7 +36,7 @@ _FICLONE = 0x40049409  # ioctl of Linux: share the blocks of another file
 class Item:
     """A file to fetch, and what became of it."""
 
-    __slots__ = ("done", "fatal", "followers", "local", "name", "origin", "outcome", "row", "told", "tree",
+    __slots__ = ("data", "done", "fatal", "followers", "local", "name", "origin", "outcome", "row", "told", "tree",
                  "trouble")  # fmt: skip
 
     def __init__(self, row: File, tree: Tree, local: str) -> None:
@@ -45,6 +48,7 @@ class Item:
         self.followers: list[Item] = []  # items with the same content, which wait for this one
         self.origin: Item | None = None  # the item that has the same content already
         self.name = ""  # the name that it got
+        self.data: bytes | None = None  # its content, for those with the same, where that is kept
         self.told = 0  # bytes that were told as progress before it was done
 
 
@@ -53,11 +57,16 @@ class Fetcher:
 
     def __init__(self, store: Store, conflict: str, jobs: int | None, fsync: bool, finished: SimpleQueue[Any]) -> None:
         """`conflict` is SKIP, OVERWRITE or CREATE_COPY."""
+        from xxhash import xxh3_128, xxh3_128_hexdigest
+
+        self._digest, self._hexdigest = xxh3_128, xxh3_128_hexdigest
         self.store, self.conflict, self.fsync, self.finished = store, conflict, fsync, finished
         self._pool: Pool[Item] = Pool(self._work, store.s3, jobs)
         self._lock = Lock()
         self._parts = Lock()
         self._first: dict[str, Item] = {}
+        self._keeping: deque[Item] = deque()
+        self._kept = 0  # bytes
 
     def submit(self, item: Item) -> None:
         """Have a file fetched, or copied once the same content is here."""
@@ -85,7 +94,6 @@ class Fetcher:
         self._pool.join(STOP_S)
 
     def _work(self, item: Item) -> bool:
-        going = True
         try:
             self._settle(item)
         except Stopping:
@@ -95,11 +103,27 @@ class Fetcher:
         with self._lock:
             item.done = True
             followers, item.followers = item.followers, []
+            self._keep(item)
+        self.finished.put(item)
         for each in followers:
             each.origin = item if item.trouble is None else None
-            self._pool.submit(each)
-        self.finished.put(item)
-        return going
+            if each.origin is None or item.data is None:
+                self._pool.submit(each)
+            elif not self._work(each):  # with the content at hand, a hand-over would cost more than the work
+                return False
+        return True
+
+    def _keep(self, item: Item) -> None:
+        """Keep the content of a file for its duplicates, and the memory for that within bounds."""
+        if item.data is None or item.origin is not None:
+            return
+        self._keeping.append(item)
+        self._kept += len(item.data)
+        while self._kept > KEPT_BYTES:
+            old = self._keeping.popleft()
+            assert old.data is not None
+            self._kept -= len(old.data)
+            old.data = None
 
     def _settle(self, item: Item) -> None:
         """Put the file in its place."""
@@ -137,28 +161,28 @@ class Fetcher:
             os.utime(temporary.descriptor, ns=(mtime * 1000, mtime * 1000))
             if self.fsync:
                 os.fsync(temporary.descriptor)
-            item.name = self._place(folder, temporary.name, name, existing is not None)
+            item.name = self._place(temporary, name, existing is not None)
             placed = True
             item.outcome = "new" if item.name else "skipped"
             item.name = item.name or name
         finally:
             temporary.close(remove=not placed or item.outcome == "skipped")
 
-    def _place(self, folder: Folder, temporary: str, name: str, taken: bool) -> str:
+    def _place(self, temporary: Temporary, name: str, taken: bool) -> str:
         """Give a temporary its name: which one it got; '' where it got none because the name was taken meanwhile."""
         if self.conflict == "OVERWRITE":
-            folder.rename(temporary, name)
+            temporary.replace(name)
             return name
         if not taken:
             try:
-                folder.claim(temporary, name)
+                temporary.claim(name)
                 return name
             except FileExistsError:
                 if self.conflict == "SKIP":
                     return ""
         for copy in copy_names(name):
             try:
-                folder.claim(temporary, copy)
+                temporary.claim(copy)
                 return copy
             except FileExistsError:
                 continue
@@ -183,22 +207,52 @@ class Fetcher:
 
     def _fill(self, item: Item, temporary: Temporary, size: int) -> None:
         """Write the content. Raises: Trouble, where the store does not have it or what comes is not it."""
-        from xxhash import xxh3_128
-
-        row = item.row
-        hash = row["hash"]
-        if item.origin is not None and self._copy(item.origin, temporary, hash, size):
+        origin, hash = item.origin, item.row["hash"]
+        if origin is not None:
+            if (data := origin.data) is not None:
+                if len(data) == size:
+                    item.data = data
+                    temporary.write(memoryview(data))
+                    return
+            elif self._copy(origin, temporary, hash, size):
+                return
+        if size <= SMALL_BYTES:
+            item.data = self._fill_small(item, size)
+            if temporary.found:
+                temporary.restart()
+            temporary.write(memoryview(item.data))
             return
-        key = self.store.data_key(hash)
-        old_key = key.removesuffix(".xxh128")
-        arrived = ""
+        self._fill_large(item, temporary, size)
+
+    def _fill_small(self, item: Item, size: int) -> bytes:
+        """The content of a small file."""
+        hash = item.row["hash"]
+        arrived = key = ""
+        for _ in range(TRIES):
+            data = bytearray()
+
+            def sink(block: memoryview) -> None:
+                data.extend(block)  # noqa: B023
+                if len(data) > size:  # noqa: B023
+                    raise _larger(item, size)
+
+            key = self._fetch(item, sink, 0, size)
+            if key:
+                arrived = self._hexdigest(data)
+                if arrived == hash and len(data) == size:
+                    return bytes(data)
+        raise self._damaged(item, key, arrived)
+
+    def _fill_large(self, item: Item, temporary: Temporary, size: int) -> None:
+        hash = item.row["hash"]
+        arrived = key = ""
         for attempt in range(TRIES):
-            digest = xxh3_128()
+            digest = self._digest()
             start = 0
             if attempt == 0 and size >= RESUMED_BYTES:
                 start = min(temporary.found, size)
                 if start and not _read_into(temporary.descriptor, start, digest):
-                    start, digest = 0, xxh3_128()
+                    start, digest = 0, self._digest()
             if attempt or temporary.found:
                 temporary.restart(start)
             come = start
@@ -208,7 +262,7 @@ class Fetcher:
                 nonlocal come, told
                 come += len(block)
                 if come > size:
-                    raise Trouble(f"'{row.path}' is larger in the store than the {size} bytes recorded", statuses.DATA)
+                    raise _larger(item, size)
                 digest.update(block)  # noqa: B023
                 temporary.write(block)
                 if come - told >= TOLD_BYTES:
@@ -216,28 +270,41 @@ class Fetcher:
                     self.finished.put(come - told)
                     told = come
 
-            if come < size or not size:
-                try:
-                    found = self._get(key, sink, start, size)
-                    if not found and key != old_key:
-                        key = old_key  # as very early submitters named it
-                        found = self._get(key, sink, start, size)
-                except Changed:
+            if come < size:
+                key = self._fetch(item, sink, start, size)
+                if not key:
                     continue
-                if not found:
-                    raise Trouble(
-                        f"the content of '{row.path}' is not in the store: there is no "
-                        f"'{self.store.s3.url(self.store.data_key(hash))}'",
-                        statuses.NO_INPUT,
-                        path=row.path,
-                    )
             arrived = digest.hexdigest()
             if come == size and arrived == hash:
                 return
+        raise self._damaged(item, key, arrived)
+
+    def _fetch(self, item: Item, sink: Callable[[memoryview], None], start: int, size: int) -> str:
+        """Hand the content of a file to `sink`, from `start` on: the key that it has, '' where it changed meanwhile.
+
+        Raises: Trouble (66) where the store does not have it.
+        """
+        key = self.store.data_key(item.row["hash"])
+        try:
+            # The second is how very early submitters named it.
+            for each in (key, key.removesuffix(".xxh128")):
+                if self._get(each, sink, start, size):
+                    return each
+        except Changed:
+            return ""
+        path = item.row.path
         raise Trouble(
+            f"the content of '{path}' is not in the store: there is no '{self.store.s3.url(key)}'",
+            statuses.NO_INPUT,
+            path=path,
+        )
+
+    def _damaged(self, item: Item, key: str, arrived: str) -> Trouble:
+        key = key or self.store.data_key(item.row["hash"])
+        return Trouble(
             f"'{self.store.s3.url(key)}' is not what its name says: its content hashes to {arrived}",
             statuses.DATA,
-            path=row.path,
+            path=item.row.path,
         )
 
     def _get(self, key: str, sink: Callable[[memoryview], None], start: int, size: int) -> bool:
@@ -254,27 +321,36 @@ class Fetcher:
 
     def _copy(self, origin: Item, temporary: Temporary, hash: str, size: int) -> bool:
         """Take the content from a file that was put in place before; False where it is not that any more."""
-        from xxhash import xxh3_128
-
         try:
             source = origin.tree.folder(origin.local.rpartition("/")[0]).open(origin.name, os.O_RDONLY)
         except (OSError, Trouble):
             return False
         try:
             if size >= CLONED_BYTES and _clone(source, temporary.descriptor):
-                return temporary.size == size and _hash_of(temporary.descriptor) == hash
-            temporary.restart()
-            digest = xxh3_128()
+                if temporary.size == size and _hash_of(temporary.descriptor) == hash:
+                    return True
+                temporary.restart()
+                return False
+            if temporary.found:
+                temporary.restart()
+            digest = self._digest()
             copied = 0
             while block := os.read(source, min(READ_BYTES, size + 1)):
                 digest.update(block)
                 copied += len(block)
                 if copied > size:
-                    return False
+                    break
                 temporary.write(memoryview(block))
-            return digest.hexdigest() == hash
+            if copied == size and digest.hexdigest() == hash:
+                return True
+            temporary.restart()
+            return False
         finally:
             os.close(source)
+
+
+def _larger(item: Item, size: int) -> Trouble:
+    return Trouble(f"'{item.row.path}' is larger in the store than the {size} bytes recorded", statuses.DATA)
 
 
 def _get_parts(s3: S3, key: str, sink: Callable[[memoryview], None], start: int, size: int) -> bool:

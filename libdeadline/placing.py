@@ -24,6 +24,8 @@ LEFT_S = 86400.0  # after which nobody is thought to come back for them
 LINK_DEPTH = 8
 _PREFIX, _SUFFIX, _RESUMED_SUFFIX = ".dl-", ".part", ".resumed.part"
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+_UNNAMED = getattr(os, "O_TMPFILE", 0) if os.path.isdir("/proc/self/fd") else 0  # without /proc it can't get a name
+_NO_UNNAMED = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.ENOSYS}
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _FILE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
@@ -34,6 +36,7 @@ class Folder:
     def __init__(self, path: str, descriptor: int) -> None:
         self.path = path
         self.descriptor = descriptor
+        self.unnamed = bool(_UNNAMED) and HAS_DIR_FD  # whether its file system may take files without a name
 
     def __del__(self) -> None:
         if self.descriptor >= 0:
@@ -61,6 +64,22 @@ class Folder:
         source, folder = self._at(name)
         target, _ = self._at(to)
         os.replace(source, target, src_dir_fd=folder, dst_dir_fd=folder)
+
+    def open_unnamed(self) -> int | None:
+        """A new file that has no name yet and is gone with whoever has it open; None where there is no such thing."""
+        if not self.unnamed:
+            return None
+        try:
+            return os.open(".", _UNNAMED | os.O_RDWR | _FILE, 0o666, dir_fd=self.descriptor)
+        except OSError as error:
+            if error.errno not in _NO_UNNAMED:
+                raise
+            self.unnamed = False
+            return None
+
+    def name(self, descriptor: int, name: str) -> None:
+        """Give a name to a file that has none. Raises: FileExistsError."""
+        os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=self.descriptor, follow_symlinks=True)
 
     def claim(self, name: str, to: str) -> None:
         """Rename, but never over anything. Raises: FileExistsError."""
@@ -110,29 +129,58 @@ class Folder:
 
 
 class Temporary:
-    """A file that is written beside its final name; one process at a time has it."""
+    """A file that is written before it gets its name: without any where that can be, else beside it.
+
+    What is large keeps a name, under which the next run finds what a killed one left; one process at a time has it.
+    """
 
     def __init__(self, folder: Folder, name: str, hash: str, size: int) -> None:
         """Raises: OSError."""
-        from xxhash import xxh3_64_hexdigest
-
         self.folder = folder
+        self.found = 0  # bytes that a killed run left in it
+        self.name: str | None = None
+        if size < RESUMED_BYTES:
+            descriptor = folder.open_unnamed()
+            if descriptor is not None:
+                self.descriptor = descriptor
+                return
         # Named after what it will be, so that the next run finds what a killed one left.
-        base = xxh3_64_hexdigest(os.fsencode(name) + hash.encode())
-        self.name = f"{_PREFIX}{base}{_RESUMED_SUFFIX if size >= RESUMED_BYTES else _SUFFIX}"
+        base = _temporary_name(name, hash)
+        own = f"{_PREFIX}{base}{_RESUMED_SUFFIX if size >= RESUMED_BYTES else _SUFFIX}"
         for attempt in range(100):
-            self.descriptor = folder.open(self.name, os.O_CREAT | os.O_RDWR)
+            self.descriptor = folder.open(own, os.O_CREAT | os.O_RDWR)
             if _lock(self.descriptor):
                 about = os.fstat(self.descriptor)
-                self.found = about.st_size  # bytes that a killed run left in it
+                self.name, self.found = own, about.st_size
                 if about.st_nlink > 1:
                     # A run was killed between giving it its name and taking this one away: it is a file in its place.
-                    folder.unlink(self.name)
+                    folder.unlink(own)
                 elif about.st_nlink or not HAS_DIR_FD:  # else someone swept it up before we had it
                     return
             os.close(self.descriptor)
-            self.name = f"{_PREFIX}{base}-{os.getpid()}-{attempt}{_SUFFIX}"
+            own = f"{_PREFIX}{base}-{os.getpid()}-{attempt}{_SUFFIX}"
         raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), os.path.join(folder.path, name))
+
+    def claim(self, name: str) -> None:
+        """Give it its name, but never over anything. Raises: FileExistsError."""
+        if self.name is None:
+            self.folder.name(self.descriptor, name)
+        else:
+            self.folder.claim(self.name, name)
+
+    def replace(self, name: str) -> None:
+        """Give it its name, in place of whatever has it."""
+        if self.name is None:
+            try:
+                self.folder.name(self.descriptor, name)
+                return
+            except FileExistsError:
+                pass
+            own = f"{_PREFIX}{_temporary_name(name, '')}-{os.getpid()}-{self.descriptor}{_SUFFIX}"
+            self.folder.unlink(own)
+            self.folder.name(self.descriptor, own)
+            self.name = own
+        self.folder.rename(self.name, name)
 
     @property
     def size(self) -> int:
@@ -149,12 +197,18 @@ class Temporary:
 
     def close(self, *, remove: bool) -> None:
         """Let go of it. It is removed before its lock ends, so nobody else picks it up in between."""
-        if remove:
+        if remove and self.name is not None:
             try:
                 self.folder.unlink(self.name)
             except OSError:
                 pass
         os.close(self.descriptor)
+
+
+def _temporary_name(name: str, hash: str) -> str:
+    from xxhash import xxh3_64_hexdigest
+
+    return str(xxh3_64_hexdigest(os.fsencode(name) + hash.encode()))
 
 
 def _lock(descriptor: int) -> bool:

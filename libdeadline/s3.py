@@ -59,7 +59,7 @@ _PASSING = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable",
 _WRONG_CHECKSUM = {"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "ChecksumMismatch",
                    "XAmzContentSHA256Mismatch"}  # fmt: skip
 _CHECKSUM = "x-amz-checksum-xxhash128"
-VERIFYING = ("AmazonS3", "dl-s3d")  # what a server that checks this header calls itself
+VERIFYING = "dl-s3d"  # a server that checks this header, as AWS does; others only call themselves AmazonS3
 
 
 class KeyPair(Protocol):
@@ -132,7 +132,9 @@ class _Signer(NamedTuple):
     scope: str
     key: bytes
     credential: str
-    token: str | None
+    rows: tuple[tuple[str, str], ...]  # headers that every request has
+    plain: tuple[str, str, str]  # of a request that has no others: as `_lines` gives them
+    end: str  # of the authorization header, but for names and signature
 
 
 class _Patience:
@@ -458,13 +460,20 @@ class S3:
             self.checksums = False  # an older server: our own check stands alone
 
     def put_part(
-        self, key: str, upload_id: str, number: int, descriptor: int, offset: int, length: int, hash: str
+        self, key: str, upload_id: str, number: int, hash: str, source: memoryview | tuple[int, int, int]
     ) -> str:
-        """Send a part: its ETag. Raises: Changed where it does not hash to `hash`."""
+        """Send a part: its ETag.
+
+        `source` is its content, or descriptor, offset and length of that.
+        Raises: Changed where what lies in a file does not hash to `hash`.
+        """
         headers = ((_CHECKSUM, checksum(hash)),) if self.checksums else ()
-        part = Part(descriptor, offset, length, hash, bool(self.verifies and self.checksums))
         query = _query([("partNumber", str(number)), ("uploadId", upload_id)])
-        response = self._request("store", "PUT", key, query=query, headers=headers, part=part, proof=_has_etag)
+        if isinstance(source, memoryview):
+            response = self._request("store", "PUT", key, query=query, headers=headers, body=source, proof=_has_etag)
+        else:
+            part = Part(*source, hash, bool(self.verifies and self.checksums))
+            response = self._request("store", "PUT", key, query=query, headers=headers, part=part, proof=_has_etag)
         return response.header("etag") or ""
 
     def complete_multipart(
@@ -523,7 +532,7 @@ class S3:
         metadata: Mapping[str, str] | None,
         if_absent: bool,
         *,
-        body: bytes = b"",
+        body: bytes | memoryview = b"",
         part: Part | None = None,
     ) -> bool:
         if hash is not None and self.checksums:
@@ -546,7 +555,7 @@ class S3:
         *,
         query: str = "",
         headers: tuple[tuple[str, str], ...] = (),
-        body: bytes = b"",
+        body: bytes | memoryview = b"",
         part: Part | None = None,
         begin: Callable[[Response], None] | None = None,
         sink: Callable[[memoryview], Any] | None = None,
@@ -582,8 +591,6 @@ class S3:
                     if part is not None:
                         connection.send_file(head, part)
                     else:
-                        if self.limit is not None and body:
-                            self.limit.take(len(body))
                         connection.send(head, body)
                 except (BrokenPipeError, ConnectionResetError):
                     # The server may have answered, and hung up, before it had read everything.
@@ -598,7 +605,8 @@ class S3:
                 if self.verifies is None and response.status == 200 and (sent := dict(headers).get(_CHECKSUM)):
                     # One that only calls itself so does not tell what it found.
                     server = response.header("server") or ""
-                    self.verifies = server.startswith(VERIFYING) and response.header(_CHECKSUM) == sent
+                    named = self._aws or server.startswith(VERIFYING)
+                    self.verifies = named and response.header(_CHECKSUM) == sent
                 if sink is not None and response.status in (200, 206):
                     if begin is not None:
                         begin(response)
@@ -766,25 +774,16 @@ class S3:
         if signer is None or int(time() + self._skew) != signer.second:
             signer = self._renew()
         self._local.key_id = signer.credential
-        rows = [("host", self._host), ("x-amz-content-sha256", UNSIGNED), ("x-amz-date", signer.stamp), *headers]
-        if signer.token:
-            rows.append(("x-amz-security-token", signer.token))
-        if self.owner:
-            rows.append(("x-amz-expected-bucket-owner", self.owner))
-        rows.sort()
-        names = ";".join([name for name, _ in rows])
-        lines = "\n".join([f"{name}:{value}" for name, value in rows])
+        names, lines, sent = _lines((*signer.rows, *headers)) if headers else signer.plain
         canonical = f"{method}\n{path}\n{query}\n{lines}\n\n{names}\n{UNSIGNED}"
         hashed = sha256(canonical.encode()).hexdigest()
         to_sign = f"AWS4-HMAC-SHA256\n{signer.stamp}\n{signer.scope}\n{hashed}"
         signature = hmac_digest(signer.key, to_sign.encode(), "sha256").hex()
         target = f"{self._proxied}{path}?{query}" if query else self._proxied + path
         sized = f"content-length: {length}\r\n" if method in ("PUT", "POST") else ""
-        sent = "\r\n".join([f"{name}: {value}" for name, value in rows])
         return (
             f"{method} {target} HTTP/1.1\r\n{sent}\r\n{sized}{self._extra}"
-            f"authorization: AWS4-HMAC-SHA256 Credential={signer.credential}/{signer.scope}, "
-            f"SignedHeaders={names}, Signature={signature}\r\n\r\n"
+            f"{signer.end}{names}, Signature={signature}\r\n\r\n"
         ).encode()
 
     def _renew(self) -> _Signer:
@@ -801,7 +800,13 @@ class S3:
             stamp = strftime("%Y%m%dT%H%M%SZ", gmtime(now))
             key = signing_key(pair.secret_access_key, stamp[:8], self.region, "s3")
             scope = f"{stamp[:8]}/{self.region}/s3/aws4_request"
-            self._signer = _Signer(now, stamp, scope, key, pair.access_key_id, pair.session_token)
+            rows = [("host", self._host), ("x-amz-content-sha256", UNSIGNED), ("x-amz-date", stamp)]
+            if pair.session_token:
+                rows.append(("x-amz-security-token", pair.session_token))
+            if self.owner:
+                rows.append(("x-amz-expected-bucket-owner", self.owner))
+            end = f"authorization: AWS4-HMAC-SHA256 Credential={pair.access_key_id}/{scope}, SignedHeaders="
+            self._signer = _Signer(now, stamp, scope, key, pair.access_key_id, tuple(rows), _lines(rows), end)
             return self._signer
 
     # Where requests go.
@@ -882,6 +887,14 @@ def _is_foreign(status: int, code: str) -> bool:
 def checksum(hash: str) -> str:
     """A hash as checksum headers and elements carry it: base64 of its bytes."""
     return b64encode(bytes.fromhex(hash)).decode()
+
+
+def _lines(rows: Iterable[tuple[str, str]]) -> tuple[str, str, str]:
+    """(names, lines to sign, lines to send) of headers."""
+    rows = sorted(rows)
+    names = ";".join([name for name, _ in rows])
+    sent = "\r\n".join([f"{name}: {value}" for name, value in rows])
+    return names, "\n".join([f"{name}:{value}" for name, value in rows]), sent
 
 
 def _query(pairs: list[tuple[str, str]]) -> str:

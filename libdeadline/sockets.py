@@ -126,13 +126,24 @@ class Connection:
                 pass
             self.socket = None
 
-    def send(self, head: bytes, body: bytes) -> None:
+    def send(self, head: bytes, body: bytes | memoryview) -> None:
+        if self.limit is not None and body:
+            self.socket.sendall(head, _MSG_MORE if self.plain else 0)
+            view = memoryview(body)
+            while view:
+                self.limit.take(min(len(view), BUFFER_BYTES))
+                self.socket.sendall(view[:BUFFER_BYTES])
+                view = view[BUFFER_BYTES:]
+            return
         if not body or not self.plain:
-            self.socket.sendall(head + body if body else head)
+            self.socket.sendall(b"".join((head, body)) if body else head)
             return
         sent = self.socket.sendmsg((head, body))
+        if sent < len(head):
+            self.socket.sendall(head[sent:])
+            sent = len(head)
         if sent < len(head) + len(body):
-            self.socket.sendall((head + body)[sent:])
+            self.socket.sendall(memoryview(body)[sent - len(head) :])
 
     def send_file(self, head: bytes, part: Part) -> None:
         """Send `head` and then the part of the file.

@@ -100,7 +100,7 @@ def write(builder: manifest.Builder, folder: str, name: str | None) -> tuple[str
         summary = builder.write(lambda data: temporary.write(memoryview(data)))
         os.fsync(temporary.descriptor)
         last = name or f"{summary.hash}.manifest"
-        place.rename(temporary.name, last)
+        temporary.replace(last)
         is_placed = True
     finally:
         temporary.close(remove=not is_placed)

@@ -237,10 +237,10 @@ def test_parts(bucket: Bucket, file: Path) -> None:
             piece = DATA[start : start + 200_000]
             hash = xxh3_128_hexdigest(piece)
             bucket.plan = first_only(1, ("drop", 100_000))
-            etag = s3.put_part("d/x", upload_id, number, opened.fileno(), start, len(piece), hash)
+            etag = s3.put_part("d/x", upload_id, number, hash, (opened.fileno(), start, len(piece)))
             parts.append((number, etag, hash))
         with pytest.raises(Changed):
-            s3.put_part("d/x", upload_id, 9, opened.fileno(), 0, 100, xxh3_128_hexdigest(b"?"))
+            s3.put_part("d/x", upload_id, 9, xxh3_128_hexdigest(b"?"), (opened.fileno(), 0, 100))
     assert s3.complete_multipart("d/x", upload_id, parts)
     assert bucket.objects["d/x"].data == DATA
     assert not bucket.uploads

@@ -79,16 +79,16 @@ if TYPE_CHECKING:
     from .sources import Files, Loaded, Source
 
 WINDOW = 4096  # files on their way at a time
+KEPT_ENTRIES = 1 << 15  # of a manifest, that are not read from it twice
 CONFLICTS = ("SKIP", "OVERWRITE", "CREATE_COPY")
 
 
-class Batch(NamedTuple):
+class Batch:
     """The files of one root: which they are, and where they go."""
 
-    root: str
-    root_path_format: str
-    files: Files
-    places: Places
+    def __init__(self, root: str, root_path_format: str, files: Files, places: Places) -> None:
+        self.root, self.root_path_format, self.files, self.places = root, root_path_format, files, places
+        self.chosen: list[tuple[Entry, str | None, str]] | None = None  # what is wanted, where that is not too much
 
 
 class Download:
@@ -390,7 +390,7 @@ class Download:
         needed: dict[str, int] = {}
         count = left_out = 0
         for batch in batches:
-            for entry, folder, _ in self._chosen(batch):
+            for entry, folder, _ in self._remembered(batch):
                 if folder is None:
                     left_out += 1
                 else:
@@ -434,6 +434,17 @@ class Download:
                     continue
             yield entry, folder, local
 
+    def _remembered(self, batch: Batch) -> Iterator[tuple[Entry, str | None, str]]:
+        """What `_chosen` gives, which `batch` keeps for the next time where it is not too much."""
+        kept: list[tuple[Entry, str | None, str]] | None = []
+        for each in self._chosen(batch):
+            if kept is not None:
+                kept.append(each)
+                if len(kept) > KEPT_ENTRIES:
+                    kept = None
+            yield each
+        batch.chosen = kept
+
     # How it comes.
 
     def _transferred(self, batch: Batch) -> Iterator[Record]:
@@ -453,7 +464,7 @@ class Download:
         if self.fetcher is None:
             self.fetcher = Fetcher(self.store, self.conflict, self.jobs, self.args["--fsync"], self.finished)
         pending: deque[Item] = deque()
-        chosen = self._chosen(batch)
+        chosen = iter(batch.chosen) if batch.chosen is not None else self._chosen(batch)
         more = True
         while more or pending:
             while more and len(pending) < WINDOW:
@@ -517,7 +528,9 @@ class Download:
         row["local_path"] = (
             os.path.join(item.tree.path, parent, item.name) if parent else os.path.join(item.tree.path, item.name)
         )
-        self.run.count(**{str(item.outcome): 1, f"{item.outcome}_bytes": row["size"]})
+        counts, outcome = self.run.counts, str(item.outcome)
+        counts[outcome] = counts.get(outcome, 0) + 1
+        counts[f"{outcome}_bytes"] = counts.get(f"{outcome}_bytes", 0) + row["size"]
         return row
 
     def close(self, *, whole: bool) -> None:

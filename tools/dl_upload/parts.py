@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .sending import Item
 
 PART_BYTES = 16 << 20
+NEAR_PART_BYTES = 8 << 20  # small enough to be kept in memory, so that it is read but once
 MOST_PARTS = 10_000  # S3's limit
 READ_BYTES = 1 << 17  # small enough to stay in the processor's cache until it is hashed
 NEAR_SENDERS, FAR_SENDERS = 2, 16  # parts on their way at the same time
@@ -212,10 +213,8 @@ class _Part(NamedTuple):
     key: str
     upload_id: str
     number: int
-    descriptor: int
-    offset: int
-    length: int
     hash: str
+    source: memoryview | tuple[int, int, int]  # its content, or descriptor, offset and length
 
 
 class LargeFiles:
@@ -236,8 +235,9 @@ class LargeFiles:
         self._files: SimpleQueue[_Task | None] = SimpleQueue()
         self._parts: SimpleQueue[_Part | None] = SimpleQueue()
         self._results: SimpleQueue[tuple[_Part, Any]] = SimpleQueue()
-        near = is_loopback(store.s3.host)
-        self._most = min(jobs or MOST_PARTS, NEAR_SENDERS if near else FAR_SENDERS)
+        self._near = is_loopback(store.s3.host)
+        self._most = min(jobs or MOST_PARTS, NEAR_SENDERS if self._near else FAR_SENDERS)
+        self._buffers: list[memoryview] = []  # for parts that are kept in memory
         self._senders = 0
         self._thread: Thread | None = None
         self._open: dict[str, tuple[str, Journal | None]] = {}  # key: upload id and journal of what is going on
@@ -293,7 +293,8 @@ class LargeFiles:
 
     def _name(self, hash: str, size: int) -> tuple[str, int]:
         """(name of the journal, bytes of a part) for a content."""
-        part_bytes = max(PART_BYTES, -(-size // MOST_PARTS) + READ_BYTES & -READ_BYTES)
+        least = NEAR_PART_BYTES if self._near else PART_BYTES
+        part_bytes = max(least, -(-size // MOST_PARTS) + READ_BYTES & -READ_BYTES)
         return f"{self.store.s3.origin} {self.store.s3.bucket} {self.store.data_key(hash)}", part_bytes
 
     def close(self) -> None:
@@ -429,8 +430,13 @@ class LargeFiles:
                 journal.begin(upload_id)
         self._open[key] = (upload_id, journal)
         whole = xxh3_128()
+        in_memory = self._near and part_bytes <= NEAR_PART_BYTES and not s3.verifies
+        while in_memory and len(self._buffers) <= self._most:
+            self._buffers.append(page_buffer(NEAR_PART_BYTES))
+        free = list(self._buffers)
         buffer = page_buffer(READ_BYTES)
         done: dict[int, tuple[str, str]] = {}  # number: hash, etag
+        kept: dict[int, memoryview] = {}  # number of a part on its way: its buffer
         on_way = 0
         failed: Exception | None = None
 
@@ -438,18 +444,24 @@ class LargeFiles:
             nonlocal on_way, failed
             part, result = self._results.get()
             on_way -= 1
+            length = len(part.source) if isinstance(part.source, memoryview) else part.source[2]
+            if part.number in kept:
+                free.append(kept.pop(part.number))
             if isinstance(result, Exception):
                 failed = failed or result
                 return
             done[part.number] = (part.hash, result)
-            self._tell(task.item, part.length)
+            self._tell(task.item, length)
 
         try:
             for number, offset in enumerate(range(0, task.size, part_bytes), 1):
                 length = min(part_bytes, task.size - offset)
-                digest, position = xxh3_128(), offset
-                while position < offset + length:
-                    got = read_at(task.descriptor, buffer[: offset + length - position], position)
+                digest, position = xxh3_128(), 0
+                content = free[-1][:length] if in_memory else None
+                while position < length:
+                    if content is not None:
+                        buffer = content[position : position + READ_BYTES]
+                    got = read_at(task.descriptor, buffer[: length - position], offset + position)
                     if not got:
                         raise changed(task.path)
                     whole.update(buffer[:got])
@@ -468,7 +480,10 @@ class LargeFiles:
                 if self._senders < self._most:
                     self._senders += 1
                     Thread(target=self._work, daemon=True).start()
-                self._parts.put(_Part(key, upload_id, number, task.descriptor, offset, length, part_hash))
+                if content is not None:
+                    kept[number] = free.pop()
+                source = content if content is not None else (task.descriptor, offset, length)
+                self._parts.put(_Part(key, upload_id, number, part_hash, source))
                 on_way += 1
         finally:
             while on_way:
