@@ -195,7 +195,7 @@ def test_a_page_in_between_stores_nothing(one_bucket: Bucket, file: Path, status
     for action in (
         lambda: s3.put("d/x", b"1"),
         lambda: put_file(s3, file),
-        lambda: s3.put_part("d/x", "u", 1, os.open(file, os.O_RDONLY), 0, 10, xxh3_128_hexdigest(DATA[:10])),
+        lambda: s3.put_part("d/x", "u", 1, xxh3_128_hexdigest(DATA[:10]), (os.open(file, os.O_RDONLY), 0, 10)),
         lambda: list(s3.pages("d/")),
         lambda: list(s3.uploads("d/")),
         lambda: s3.delete_many(["d/x"]),
@@ -297,7 +297,7 @@ def test_an_error_that_comes_after_the_status_is_one(one_bucket: Bucket, file: P
     def upload() -> tuple[str, list[tuple[int, str, str]]]:
         upload_id = s3.create_multipart("d/x")
         with open(file, "rb") as opened:
-            return upload_id, [(1, s3.put_part("d/x", upload_id, 1, opened.fileno(), 0, len(DATA), hash), hash)]
+            return upload_id, [(1, s3.put_part("d/x", upload_id, 1, hash, (opened.fileno(), 0, len(DATA))), hash)]
 
     for code, tries in (("InternalError", 3), ("AccessDenied", 1)):
         upload_id, parts = upload()

@@ -16,7 +16,7 @@ from transfer_shell import Shell
 from trees import LARGE, URI, assert_true_to_keys, hashed, large_file, manifest_of, wait_for
 from xxhash import xxh3_128_hexdigest
 
-PART = 16 << 20
+PART = 8 << 20
 
 
 def once(when: Callable[[Request], bool], deed: Callable[[], object]) -> Callable[[Request], None]:

@@ -257,7 +257,7 @@ def test_a_killed_upload_goes_on_with_its_parts(one_bucket: Bucket, shell: Shell
     stored = threading.Event()
 
     def plan(request: Request) -> tuple[Any, ...] | None:
-        if request.query.get("partNumber") == "3":
+        if request.query.get("partNumber") == "5":
             stored.wait(10)
             return ("stall", 30)
         return None
@@ -268,7 +268,7 @@ def test_a_killed_upload_goes_on_with_its_parts(one_bucket: Bucket, shell: Shell
     process.stdin.write(stream)
     process.stdin.close()
     journals = shell.home / ".deadline" / "cache" / "uploads"
-    wait_for(lambda: journals.is_dir() and [each for each in journals.iterdir() if each.read_text().count("\n") == 5])
+    wait_for(lambda: journals.is_dir() and [each for each in journals.iterdir() if each.read_text().count("\n") == 7])
     stored.set()
     process.kill()
     process.wait()
@@ -277,7 +277,7 @@ def test_a_killed_upload_goes_on_with_its_parts(one_bucket: Bucket, shell: Shell
     done = shell.run(one_bucket, "dl-upload", URI, text=stream)
     assert done.returncode == 0, done.stderr
     sent = [each.query["partNumber"] for each in one_bucket.requests if "partNumber" in each.query]
-    assert sent == ["3"]
+    assert sent == ["5"]
     assert one_bucket.objects[f"p/Data/{xxh3_128_hexdigest(path.read_bytes())}.xxh128"].data == path.read_bytes()
     assert not one_bucket.uploads
     assert not list(journals.iterdir())
@@ -292,16 +292,16 @@ def test_a_failed_upload_goes_on_with_its_parts(one_bucket: Bucket, shell: Shell
     def plan(request: Request) -> tuple[Any, ...] | None:
         if request.method == "PUT" and "partNumber" not in request.query:
             # Another file fails for good while the large one is on its way.
-            wait_for(lambda: [each for each in journals.iterdir() if each.read_text().count("\n") == 5])
+            wait_for(lambda: [each for each in journals.iterdir() if each.read_text().count("\n") == 7])
             return ("status", 403, "AccessDenied", "")
-        return ("stall", 30) if request.query.get("partNumber") == "3" else None
+        return ("stall", 30) if request.query.get("partNumber") == "5" else None
 
     one_bucket.plan = plan
     assert shell.run(one_bucket, "dl-upload", URI, text=hashed(source, "large", "small")).returncode == 77
     one_bucket.plan = lambda request: None
     one_bucket.requests.clear()
     assert shell.run(one_bucket, "dl-upload", URI, text=hashed(source)).returncode == 0
-    assert [each.query["partNumber"] for each in one_bucket.requests if "partNumber" in each.query] == ["3"]
+    assert [each.query["partNumber"] for each in one_bucket.requests if "partNumber" in each.query] == ["5"]
     assert path.read_bytes() in [found.data for found in one_bucket.objects.values()]
 
 

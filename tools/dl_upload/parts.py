@@ -457,7 +457,8 @@ class LargeFiles:
             for number, offset in enumerate(range(0, task.size, part_bytes), 1):
                 length = min(part_bytes, task.size - offset)
                 digest, position = xxh3_128(), 0
-                content = free[-1][:length] if in_memory else None
+                memory = free.pop() if in_memory else None
+                content = memory[:length] if memory is not None else None
                 while position < length:
                     if content is not None:
                         buffer = content[position : position + READ_BYTES]
@@ -472,6 +473,8 @@ class LargeFiles:
                 if known is not None and known[0] == part_hash:
                     done[number] = known
                     self._tell(task.item, length)
+                    if memory is not None:
+                        free.append(memory)
                     continue
                 while on_way >= self._most and failed is None:
                     collect()
@@ -480,8 +483,8 @@ class LargeFiles:
                 if self._senders < self._most:
                     self._senders += 1
                     Thread(target=self._work, daemon=True).start()
-                if content is not None:
-                    kept[number] = free.pop()
+                if memory is not None:
+                    kept[number] = memory
                 source = content if content is not None else (task.descriptor, offset, length)
                 self._parts.put(_Part(key, upload_id, number, part_hash, source))
                 on_way += 1
