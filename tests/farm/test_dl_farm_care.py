@@ -324,7 +324,9 @@ def test_doctor_of_a_farm_that_is_down(down: Farm, tmp_path: Path) -> None:
         ({"ports": {"farmd": 8000, "s3d": 8000}}, "share"),
         ({"farm_id": "mine"}, "farm_id"),
         ({"workers": "many"}, "workers"),
-        ({"logs_max_bytes": "big"}, "logs_max_bytes"),
+        ({"settings": {"logs_max_bytes": "big"}}, "logs_max_bytes"),
+        ({"settings": {"worker_look_s": -1}}, "worker_look_s"),
+        ({"settings": []}, "settings"),
     ):
         settings.write_text(json.dumps(json.loads(kept[settings]) | change))
         assert text in findings(down)[("settings", str(settings))]["text"], change

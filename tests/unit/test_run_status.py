@@ -27,7 +27,7 @@ class World:
         self.listeners: list = []
         self.farm = SimpleNamespace(
             new_id=self.new_id, emit=lambda *args, **more: None, matcher=capabilities.Matcher(), settings={},
-            now_ms=lambda: self.now, logs=SimpleNamespace(create=lambda *args: None),
+            fleet_sizes={}, now_ms=lambda: self.now, logs=SimpleNamespace(create=lambda *args: None),
         )  # fmt: skip
         about = {"created_at": 1, "created_by": "test"}
         add = store.insert

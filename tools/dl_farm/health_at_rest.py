@@ -146,10 +146,13 @@ def _problems(found: Any) -> Iterator[tuple[str, str]]:
         yield "workers", f"must be 0 to {MOST_WORKERS}"
     if not re.fullmatch("[0-9]{12}", str(found.get("account", "0" * 12))):
         yield "account", "must be twelve digits"
-    for name in ("logs_max_bytes", "keep_jobs_days", "retention_look_s", "budget_interval_s", "worker_hold_s"):
-        value = found.get(name, 1)
+    own = found.get("settings", {})
+    if not isinstance(own, dict):
+        yield "settings", "must be an object of numbers"
+        return
+    for name, value in own.items():
         if type(value) not in (int, float) or value < 0:
-            yield name, "must be a number that is not negative"
+            yield f"settings.{name}", "must be a number that is not negative"
 
 
 def keys(patient: Patient) -> Iterator[Finding]:

@@ -7,7 +7,7 @@
     logs.py sts.py the other two services            roles.py     Assume*Role
     farms.py queues.py fleets.py associations.py environments.py storage_profiles.py limits.py budgets.py members.py
     monitors.py licences.py tags.py copies.py        resources, over resources.sql
-    jobs.py changes.py scheduling.py workers.py sessions.py ... work, over jobs.sql
+    jobs.py changes.py scheduling.py scaling.py workers.py sessions.py ... work, over jobs.sql
 
 **An operation** is `@operation("CreateFarm") def create_farm(call: Call) -> dict`. Every module of this package is
 imported at start, so a new file needs no registration. It gets checked parameters (`call.params`: model member

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from random import randint
 from typing import Any
 
-from . import capabilities, lookup, store
+from . import capabilities, lookup, scaling, store
 from .errors import Conflict, ResourceNotFound
 from .operations import Call, Hold, operation
 from .run_status import BEGUN, CHANGING, Ledger, finish
@@ -53,11 +53,12 @@ def update_worker_schedule(call: Call) -> dict[str, Any]:
     _apply(call, ledger, worker, updates)
     ledger.settle()
     readied = ledger.readied
-    Scheduler(call.farm, ledger, worker).plan()
+    scheduler = Scheduler(call.farm, ledger, worker)
+    scheduler.plan()
     ledger.settle()
     if readied:
         call.farm.emit("work", db, fleet_id=worker["fleet_id"])
-    return _answer(call, worker)
+    return _answer(call, worker, scheduler.is_surplus)
 
 
 def start(farm: Any) -> None:
@@ -74,6 +75,7 @@ def start(farm: Any) -> None:
 
     farm.on("work", wake)
     farm.on("queue_fleet_association", lambda db, **about: wake(db, fleet_id=about["fleet_id"]))
+    farm.on("fleet_changed", lambda db, **about: wake(db, fleet_id=about["fleet_id"]))
 
 
 def _apply(call: Call, ledger: Ledger, worker: sqlite3.Row, updates: dict[str, dict[str, Any]]) -> None:
@@ -243,19 +245,22 @@ class Scheduler:
         self.farm, self.ledger, self.db, self.now = farm, ledger, ledger.db, ledger.now
         self.worker = worker
         self.match = capabilities.matcher(farm)
+        self.is_surplus = scaling.is_surplus(farm, self.db, worker, self.now)
 
     def plan(self) -> None:
-        """Advance the worker's sessions; if none is left, open the next."""
-        in_hand = 0
-        for session in open_sessions(self.db, self.worker["worker"]):
-            in_hand += self.advance(session)
-        if not in_hand and self.worker["status"] != "STOPPING":
-            self.open_next()
+        """Advance the worker's sessions; if there is room for one more, open the next."""
+        in_hand = [session for session in open_sessions(self.db, self.worker["worker"]) if self.advance(session)]
+        if self.worker["status"] == "STOPPING" or self.is_surplus:
+            return
+        most = max(1, int(self.farm.settings.get("worker_sessions", 1)))
+        while len(in_hand) < most and self.open_next(in_hand):
+            self.ledger.settle()  # the next choice reads the counts
+            in_hand = open_sessions(self.db, self.worker["worker"])
 
     def advance(self, session: sqlite3.Row) -> bool:
         """Add to a session what it shall do next. Returns whether it goes on."""
         actions = open_actions(self.db, session["session"])
-        if not session["broken"] and self.worker["status"] != "STOPPING":
+        if not session["broken"] and self.worker["status"] != "STOPPING" and not self.is_surplus:
             running = sum(1 for action in actions if action["kind"] == "taskRun")
             if all(action["kind"] != "envExit" for action in actions) and self.top_up(session, running):
                 return True
@@ -333,8 +338,11 @@ class Scheduler:
         """How many workers may want tasks now."""
         return max(1, self.match.online(self.db, self.worker["fleet_id"], self.now))
 
-    def open_next(self) -> bool:
-        """Open a session with the work that is this worker's turn. Returns whether there was any."""
+    def open_next(self, beside: list[sqlite3.Row]) -> bool:
+        """Open a session with the work that is this worker's turn, `beside` those in hand. Returns whether it did.
+
+        All sessions that a worker has at a time are of one queue, and together need no more than the worker has.
+        """
         queues = self.db.execute(
             "SELECT queues.* FROM queue_fleet_associations AS pair JOIN queues USING (queue_id)"
             " WHERE pair.fleet_id = ? AND pair.status = 'ACTIVE' ORDER BY pair.created_at, queue_id",
@@ -342,15 +350,40 @@ class Scheduler:
         ).fetchall()
         if not queues:
             return False
+        if beside:
+            queues = [queue for queue in queues if queue["queue_id"] == beside[0]["queue_id"]]
+            if not queues:
+                return False
         turn = self.worker["rotation"] % len(queues)
         for offset, queue in enumerate(queues[turn:] + queues[:turn]):
             for job, step in self.candidates(queue):
+                if beside and not self.has_room(step, beside):
+                    continue
                 if self.open_session(queue, job, step):
                     rotation = (turn + offset + 1) % len(queues)
-                    if rotation != self.worker["rotation"]:
+                    if not beside and rotation != self.worker["rotation"]:
                         store.update(self.db, "workers", {"worker": self.worker["worker"]}, rotation=rotation)
                     return True
         return False
+
+    def has_room(self, step: sqlite3.Row, beside: list[sqlite3.Row]) -> bool:
+        """Whether the worker has what a step needs beside the sessions that it has in hand.
+
+        A step that names no amount of a worker's has the worker for itself.
+        """
+        sql = f"SELECT {lookup.STEP_COLUMNS} FROM steps WHERE step = ?"
+        steps = [step, *(store.one(self.db, sql, session["step"]) for session in beside)]
+        left = {
+            each["name"].lower(): each["value"] for each in (self.worker["capabilities"] or {}).get("amounts") or ()
+        }
+        for each in steps:
+            needs = (each and each["requirements"] or {}).get("amounts") or ()
+            needs = [need for need in needs if need["name"].lower() in left and need.get("min")]
+            if not needs:
+                return False
+            for need in needs:
+                left[need["name"].lower()] -= need["min"]
+        return all(amount >= 0 for amount in left.values())
 
     def candidates(self, queue: sqlite3.Row, held: int | None = None) -> Iterator[tuple[sqlite3.Row, sqlite3.Row]]:
         """Jobs of a queue that this worker can work on, with the step, best first.
@@ -643,7 +676,7 @@ def definition(db: sqlite3.Connection, action: sqlite3.Row, step_id: str | None)
     }
 
 
-def _answer(call: Call, worker: sqlite3.Row) -> dict[str, Any]:
+def _answer(call: Call, worker: sqlite3.Row, is_surplus: bool) -> dict[str, Any]:
     db = call.db
     assigned: dict[str, Any] = {}
     canceled: dict[str, list[str]] = {}
@@ -674,7 +707,14 @@ def _answer(call: Call, worker: sqlite3.Row) -> dict[str, Any]:
     if status != "STOPPING":
         status = "RUNNING" if assigned else "IDLE"
     interval = _interval(call, worker, bool(assigned))
-    if not interval and not call.held and status == worker["status"] and not call.params.get("updatedSessionActions"):
+    stops = is_surplus and not assigned and status != "STOPPING"
+    if (
+        not interval
+        and not call.held
+        and not stops
+        and status == worker["status"]
+        and not call.params.get("updatedSessionActions")
+    ):
         # Nothing to do, nothing reported, nothing changed: the answer may wait until there is work.
         raise Hold(worker["fleet_id"], call.farm.settings.get("worker_hold_s", HOLD_S))
     changed: dict[str, Any] = {}
@@ -689,6 +729,7 @@ def _answer(call: Call, worker: sqlite3.Row) -> dict[str, Any]:
         "cancelSessionActions": canceled,
         # Not all at the same time: workers that were started together would else go on to call together.
         "updateIntervalSeconds": interval + randint(-(interval // 5), interval // 5),
+        "desiredWorkerStatus": "STOPPED" if stops else None,
     }
 
 
