@@ -23,10 +23,10 @@ START_S = 20
 
 
 class Farmd:
-    """A running dl-farmd. Its port stays the same over restarts."""
+    """A running dl-farmd. Its port stays the same over restarts. `prelude` is Python that it runs first."""
 
-    def __init__(self, folder: Path, check: bool = True) -> None:
-        self.check = check
+    def __init__(self, folder: Path, check: bool = True, prelude: str = "") -> None:
+        self.check, self.prelude = check, prelude
         self.dir = folder
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
@@ -39,7 +39,7 @@ class Farmd:
         port_file.unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", "from dl_tools.dl_farmd import main; raise SystemExit(main())",
+                [sys.executable, "-c", f"{self.prelude}\nfrom dl_tools.dl_farmd import main; raise SystemExit(main())",
                  "--dir", str(self.dir), "--listen", f"127.0.0.1:{self.port}"],
                 env={**os.environ, "DL_FARM_CHECK": "1" if self.check else "0"},
                 stdin=subprocess.DEVNULL,

@@ -102,6 +102,29 @@ def test_dependencies_are_waited_for_and_taken_back(farmd, farm_ids, worker):
     assert job.status == "SUCCEEDED"
 
 
+def test_what_waits_again_is_taken_back_from_its_worker(farmd, farm_ids, two_workers):
+    first, second = two_workers
+    job = Submitted(farmd, farm_ids, template(step("a"), step("b", 2, after=("a",))), maxRetriesPerTask=0)
+    first.exchange()
+    first.run_assigned()
+    first.exchange()  # one task of b, which it begins
+    first.begin(first.actions()[0][0])
+    first.exchange()
+    second.exchange()  # the other one, which it does not
+    assert job.statuses("b") == ["RUNNING", "ASSIGNED"]
+    job.update_task(0, "READY", "a")
+    assert job.statuses("b") == ["RUNNING", "INTERRUPTING"]
+    second.exchange()
+    second.run_assigned()
+    assert [status for _, _, _, status in second.ran] == ["CANCELED"]
+    second.exchange()
+    assert job.statuses("b") == ["RUNNING", "PENDING"] and job.statuses("a") == ["ASSIGNED"]
+    second.work()
+    first.work()
+    second.work()
+    assert job.status == "SUCCEEDED" and job.get()["taskFailureRetryCount"] == 0
+
+
 def test_a_failed_step_ends_the_job_although_others_wait(farmd, farm_ids, worker):
     job = Submitted(farmd, farm_ids, template(step("a"), step("b", 2, after=("a",))), maxRetriesPerTask=0)
     worker.work(lambda *_: "FAILED")

@@ -9,7 +9,7 @@ import pytest
 from soak import soak
 
 
-@pytest.mark.parametrize("seed", [8])
+@pytest.mark.parametrize("seed", [8, 9])
 def test_a_soak(tmp_path, seed):
-    done = soak(tmp_path / "farm", seed, 100, most_jobs=12)
-    assert done["kills"] and done["restarts"] and done["taskRun"] > 50, done
+    done = soak(tmp_path / "farm", seed, 70, most_jobs=10)
+    assert done["kills"] and done["restarts"] and done["taskRun"] > 20, done

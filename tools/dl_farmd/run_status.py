@@ -191,6 +191,8 @@ class Ledger:
                 " RETURNING job, unresolved, n_pending, n_ready",
                 (change, consumer),
             ).fetchone()
+            if change > 0 and row["unresolved"] == 1:
+                self._recall(consumer)
             if row["unresolved"] == (0 if change < 0 else 1):
                 if row["n_pending"] + row["n_ready"] > MANY:
                     defer(self, row["job"], consumer, ALIGN)
@@ -198,6 +200,13 @@ class Ledger:
                     self.put(consumer, "PENDING", "READY")
                 else:
                     self.put(consumer, "READY", "PENDING")
+
+    def _recall(self, step: int) -> None:
+        """Take back the tasks of a step that waits again which a worker has been given and has not begun."""
+        rows = self.db.execute("SELECT number FROM tasks WHERE step = ? AND status = 'ASSIGNED'", (step,)).fetchall()
+        numbers = [row[0] for row in rows]
+        self.put(step, "ASSIGNED", "INTERRUPTING", numbers)
+        cancel_actions(self.db, step, numbers)
 
     def _settle_job(
         self, job: int, delta: dict[str, int], retries: int, start: int | None, check_failures: bool

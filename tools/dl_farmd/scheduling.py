@@ -297,7 +297,9 @@ class Scheduler:
         """Give a session more tasks of its step, if it may have them. Returns whether it got any."""
         step = store.one(self.db, f"SELECT {lookup.STEP_COLUMNS} FROM steps WHERE step = ?", session["step"])
         job = store.one(self.db, f"SELECT {JOB_COLUMNS} FROM jobs WHERE job = ?", session["job"])
-        if step is None or job is None or not step["n_ready"] or job["lifecycle_status"] in CLOSED:
+        if step is None or job is None or not step["n_ready"] or step["unresolved"]:
+            return False
+        if job["lifecycle_status"] in CLOSED:
             return False
         room = self.ahead(step) - running
         if room <= 0 or not self.associated(session["queue_id"]):
@@ -396,7 +398,8 @@ class Scheduler:
             if self.is_full(job) or (held is None and self.shuns(job)):
                 continue
             steps = self.db.execute(
-                f"SELECT {lookup.STEP_COLUMNS} FROM steps WHERE job = ? AND n_ready > 0 ORDER BY position",
+                f"SELECT {lookup.STEP_COLUMNS} FROM steps WHERE job = ? AND n_ready > 0 AND unresolved = 0"
+                " ORDER BY position",
                 (job["job"],),
             ).fetchall()
             for step in steps:
