@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from typing import Any
 from urllib.parse import quote
 
@@ -105,6 +106,18 @@ def wrong_values(shape: dict[str, Any]) -> list[tuple[str, Any]]:
         if kind == "structure" and inner.get("union"):
             found.append((member, {}))
     return found
+
+
+def test_the_manual_names_each_operation_once() -> None:
+    from pathlib import Path
+
+    from dl_tools.dl_farmd import logs
+
+    text = (Path(__file__).parents[2] / "man" / "man8" / "dl-farmd.8").read_text()
+    section = text.partition(".Sh OPERATIONS\n")[2].partition("\n.Sh ")[0]
+    named = re.findall(r"\b(?:[A-Z][a-z]+){2,}[0-9]*(?=[,.]| and\b)", section)
+    wanted = [*OPERATIONS, *logs.FUNCTIONS, "GetCallerIdentity"]
+    assert sorted(each for each in named if each in wanted) == sorted(wanted)
 
 
 def test_every_operation_is_there(farmd: Any) -> None:
