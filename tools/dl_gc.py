@@ -75,6 +75,8 @@ class Sweep:
 
     def records(self) -> Iterator[Record]:
         """What is found, and what was deleted."""
+        told = "deleted" if self.args["--delete"] else "unreached"
+        self.run.count(manifests=0, reached=0, young=0, **{told: 0, f"{told}_bytes": 0})
         yield from self._read_manifests()
         batch: list[Found] = []
         for found, hash in self._old_contents():

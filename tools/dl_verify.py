@@ -58,6 +58,7 @@ GOOD, DAMAGED, MISSING, WRONG_SIZE, UNREADABLE, FOREIGN, DELETED = (
     "deleted",
 )
 FLUSH_EVERY_S = 1.0  # of the journal
+ASKING = 8  # jobs that are asked for at the same time
 STRIKES = 5  # contents in a row that can't be read, after which the store is thought to be ill
 
 
@@ -75,8 +76,10 @@ class Audit:
         self.store: Store = store_of(args)
         self.sizes = Hashes()  # what is in the store
         self.bad: dict[str, str] = {}  # hash to what is wrong with its content
+        self.gone: set[str] = set()  # listed, and not there when they were read
         self.journal = Journal(args["--journal"], self.store) if args["--journal"] else None
         self.strikes = 0
+        self.submissions = Submissions(args, run)
         self.figures = {"done_count": 0, "total_count": 0, "done_bytes": 0, "total_bytes": 0}
 
     def records(self) -> Iterator[Record]:
@@ -95,7 +98,10 @@ class Audit:
         for (found, hash), result in each(self._read, self._chosen(), self.threads):
             self._show(found)
             if result is None:
-                continue  # deleted since it was listed
+                # Deleted since it was listed, or lost behind a listing that still has it: who needs it tells.
+                self.gone.add(hash)
+                self.run.count(gone=1)
+                continue
             if isinstance(result, Exception):
                 self.bad[hash] = UNREADABLE
                 yield self._told(found, UNREADABLE, hash, reason=self._unreadable(result))
@@ -187,7 +193,7 @@ class Audit:
                     raise entries
                 for entry in entries:
                     self.run.count(entries=1)
-                    if entry.hash in self.bad or self.sizes.get(_proper(entry.hash)) != entry.size:
+                    if entry.hash in self.bad or self._size(entry.hash) != entry.size:
                         wanted.append(entry)
             except Trouble as trouble:
                 if getattr(trouble, "http_status", 1) == 0:
@@ -212,13 +218,14 @@ class Audit:
         """(what is wrong with the content of an entry, the record that tells so if none has)."""
         if entry.hash in self.bad:
             return self.bad[entry.hash], None
-        hash, key = _proper(entry.hash), self.store.data_key(entry.hash)
-        size = self.sizes.get(hash)
+        key = self.store.data_key(entry.hash)
+        size = self._size(entry.hash)
         if size is None:
             # It may have been stored since the listing.
             at = self.store.s3.head(key) or self.store.s3.head(key.removesuffix(".xxh128"))
             if at is not None:
-                self.sizes.set(hash, at.size)
+                self.sizes.set(_proper(entry.hash), at.size)
+                self.gone.discard(entry.hash)
                 size = at.size
         if size == entry.size:
             return None, None
@@ -238,14 +245,21 @@ class Audit:
             self.bad[entry.hash] = MISSING
         return status, row
 
+    def _size(self, hash: str) -> int | None:
+        """The size of a content, or None where the store does not have it."""
+        return None if hash in self.gone else self.sizes.get(_proper(hash))
+
     def _note(self, repair: IO[bytes], found: Found, entries: list[Any]) -> int:
         """Write the files of a manifest to the repair list: how many records that were."""
         from libdeadline.store import root_of
 
         got = self.store.s3.get(found.key)
         root = root_of(got.metadata) if got else None
+        kind = _format_of(root) if root is not None else None
+        if root is None:
+            root, kind = self.submissions.root_of(found.key[len(self.store.manifest_key("")) :])
         if root is not None:
-            repair.write(encode(Root.of(root=root, root_path_format=_format_of(root))))
+            repair.write(encode(Root.of(root=root, root_path_format=kind)))
         for entry in entries:
             row = File.of(
                 path=entry.path, root=root, size=entry.size, mtime=entry.mtime, hash=entry.hash, hash_alg="xxh128"
@@ -289,6 +303,52 @@ class Audit:
     def close(self) -> None:
         if self.journal is not None:
             self.journal.close()
+
+
+class Submissions:
+    """Knows the roots of manifests that submissions stored, which don't tell them: the jobs do.
+
+    The jobs of a queue are asked for once, and only when a manifest of its submissions needs something.
+    """
+
+    def __init__(self, args: Arguments, run: Run) -> None:
+        self.args, self.run = args, run
+        self.queues: dict[tuple[str, str], dict[str, tuple[str, str]]] = {}
+
+    def root_of(self, path: str) -> tuple[str | None, str | None]:
+        """(root, its format) of a manifest by its place below Manifests/; None and None where nobody can tell."""
+        farm_id, _, rest = path.partition("/")
+        queue_id, _, rest = rest.partition("/")
+        if not rest.startswith("Inputs/"):
+            return None, None
+        queue = (farm_id, queue_id)
+        if queue not in self.queues:
+            self.queues[queue] = self._asked(farm_id, queue_id)
+        return self.queues[queue].get(path, (None, None))
+
+    def _asked(self, farm_id: str, queue_id: str) -> dict[str, tuple[str, str]]:
+        from libdeadline.aws import Session
+        from libdeadline.pool import each
+        from libdeadline.targets import config_of
+
+        client = Session(config_of(self.args)).client("deadline")
+        ids = {"farmId": farm_id, "queueId": queue_id}
+
+        def ask(row: dict[str, Any]) -> dict[str, Any]:
+            return dict(client.call("GetJob", {**ids, "jobId": row["jobId"]}))
+
+        roots: dict[str, tuple[str, str]] = {}
+        try:
+            for _, job in each(ask, client.items("ListJobs", ids), ASKING):
+                if isinstance(job, Exception):
+                    raise job
+                for row in (job.get("attachments") or {}).get("manifests") or ():
+                    if row.get("inputManifestPath"):
+                        roots[row["inputManifestPath"]] = row["rootPath"], row["rootPathFormat"].lower()
+        except Trouble as trouble:
+            # A queue that is gone, or another's, or no service: the files stay without a root.
+            self.run.info(f"the roots of submissions to '{queue_id}' are not known: {trouble.message}")
+        return roots
 
 
 class Journal:

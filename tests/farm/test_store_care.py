@@ -13,8 +13,10 @@ from uuid import uuid4
 
 import pytest
 from renders import BUCKET, Renders, clients
+from simulated_worker import Submitted, step, template
 from xxhash import xxh3_128_hexdigest
 
+from libdeadline import store
 from libdeadline.command import Arguments, Run
 
 
@@ -75,6 +77,38 @@ def test_a_damaged_content_is_found_deleted_and_restored(place: Place, tmp_path:
     assert place.run("dl-verify")[1]["read"] == 2
 
 
+def test_the_files_of_a_submission_are_listed_with_their_roots(farm: Any, tmp_path: Path) -> None:
+    """So that they can be stored again from anywhere; manifests of inputs say nothing of it themselves."""
+    renders = Renders(farm)
+    root, lost = tmp_path / "root", tmp_path / "lost"
+    (root / "sub").mkdir(parents=True)
+    path = store.input_manifest(renders.ids.farm, renders.ids.queue, str(root))
+    renders.put_manifest(path, {"a": "a", "sub/b": "b"}, str(root))
+    key = f"{renders.prefix}/Manifests/{path}"
+    body = renders.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+    renders.s3.put_object(Bucket=BUCKET, Key=key, Body=body)  # without metadata, as submissions store them
+    for entry in json.loads(body)["paths"]:
+        (root / entry["path"]).write_text(entry["path"][-1])
+        os.utime(root / entry["path"], ns=(0, entry["mtime"] * 1000))
+    row = {"rootPath": str(root), "rootPathFormat": "posix", "inputManifestPath": path}
+    Submitted(
+        renders, renders.ids, template(step()), targetTaskRunStatus="SUSPENDED",
+        attachments={"manifests": [row], "fileSystem": "COPIED"},
+    )  # fmt: skip
+    renders.s3.delete_object(Bucket=BUCKET, Key=renders.data_key("b"))
+    done = farm.run(*renders.command("dl-verify", "--repair-list", str(lost)))
+    assert done.returncode == 1, done.stderr
+    rows = [json.loads(line) for line in lost.read_text().splitlines()]
+    assert [(row["type"], row.get("root"), row.get("path")) for row in rows[:-1]] == [
+        ("root", str(root), None), ("file", str(root), "sub/b"),
+    ]  # fmt: skip
+    with lost.open() as repair:
+        done = farm.run(*renders.command("dl-upload", "--force-s3-check"), stdin=repair, cwd="/")
+    assert done.returncode == 0, done.stderr
+    done = farm.run(*renders.command("dl-verify"))
+    assert done.returncode == 0, done.stdout
+
+
 def test_a_size_that_differs_and_a_manifest_that_is_none_are_told(place: Place) -> None:
     from libdeadline import manifest
 
@@ -88,6 +122,20 @@ def test_a_size_that_differs_and_a_manifest_that_is_none_are_told(place: Place) 
     assert [odd["status"], "not an asset manifest" in odd["reason"]] == ["unreadable", True]
     assert end["foreign"] == 1
     assert "read me.txt" in said
+
+
+def test_a_content_that_is_listed_and_lost_is_missing(farm: Any, place: Place) -> None:
+    """As when a disk has lost a file: the store's listing still has its name."""
+    text = f"lost behind {place.prefix}"
+    place.put_manifest("m", {"f": text, "g": "fine"}, "/r")
+    files = Path(farm.environment["AWS_CONFIG_FILE"]).parents[1] / "store/files"
+    (kept,) = (path for path in files.glob("*/*") if path.read_bytes() == text.encode())
+    kept.chmod(0o644)
+    kept.write_bytes(text.encode()[:-3])
+    assert place.data_key(text) in place.stored()
+    (missing,), end, _ = place.run("dl-verify", status=1)
+    assert [missing["status"], missing["path"], missing["key"]] == ["missing", "f", place.data_key(text)]
+    assert [end["contents"], end["read"], end["gone"]] == [2, 1, 1]
 
 
 def test_a_sample_reads_a_part_and_all_manifests(place: Place) -> None:

@@ -9,7 +9,7 @@ A store with a content that a manifest needs, and one of a submission that was b
 What is young is left alone.
 
   $ dl-gc --s3-root-uri "$store"
-  {"type":"end","tool":"dl-gc","ok":true,"records":0,"manifests":1,"young":2,"young_bytes":12}
+  {"type":"end","tool":"dl-gc","ok":true,"records":0,"manifests":1,"reached":0,"young":2,"unreached":0,"unreached_bytes":0,"young_bytes":12}
 
 Without --delete it only tells.
 
@@ -24,7 +24,7 @@ With it, that goes, and what the manifest needs stays.
 
   $ dl-gc --s3-root-uri "$store" --grace 0 --delete --uploads 2>warned | jq -c 'del(.modified, .key, .hash)'
   {"type":"object","status":"deleted","size":7}
-  {"type":"end","tool":"dl-gc","ok":true,"records":1,"manifests":1,"reached":1,"reached_bytes":5,"deleted":1,"deleted_bytes":7}
+  {"type":"end","tool":"dl-gc","ok":true,"records":1,"manifests":1,"reached":1,"young":0,"deleted":1,"deleted_bytes":7,"reached_bytes":5}
   $ cat warned
   dl-gc: warning: with a grace of less than a day, contents of submissions under way may be deleted
   $ dl-verify --s3-root-uri "$store" | jq -c '[.contents, .read, .missing]'
