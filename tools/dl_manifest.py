@@ -46,13 +46,13 @@ MANY = 100_000  # files whose manifest takes a while to write
 def passing(
     rows: Iterator[Record], builders: dict[str, manifest.Builder], facts: dict[str, Root | Manifest], here: str
 ) -> Any:
-    """Yield `rows` as they come, and collect the entries of each root.
+    """Yield `rows` as they come, and collect the entries of each root; what dl-diff calls deleted is none.
 
     Raises: Trouble (65) at a file record without hash, size or mtime, or with a path that no manifest may have.
     """
     root, builder = None, manifest.Builder()
     for row in rows:
-        if isinstance(row, File):
+        if isinstance(row, File) and row.get("status") != "deleted":
             if row.get("root", here) != root or root is None:
                 root = row.get("root", here)
                 builder = builders.setdefault(root, manifest.Builder())

@@ -97,6 +97,14 @@ A manifest file is told of without its files, or behind them; its root by the ha
   dl-manifest: whose files are those of 'w-731442b4ddb4a5b53a932cb24fb47f14.manifest'? its name holds the hash of none of '/elsewhere'
   [64]
 
+Files that dl-diff tells of as deleted stand in no manifest, and pass.
+
+  $ printf '%s\n' '{"type":"file","path":"a","hash":"0","size":0,"mtime":0,"status":"deleted"}' '{"type":"file","path":"b","hash":"1","size":0,"mtime":0,"status":"new"}' | dl-manifest --open-ended --to=changes --name=c | cut -d, -f 1-2 | head -n 2
+  {"type":"file","path":"a"
+  {"type":"file","path":"b"
+  $ dl-manifest cat changes/c-*.manifest | cut -d, -f 1-2 | head -n 1
+  {"type":"file","path":"b"
+
 What is no manifest, or a hostile one, is refused.
 
   $ echo '{"manifestVersion":"2025-12-04-beta"}' >beta; dl-manifest cat beta 2>&1 >/dev/null
