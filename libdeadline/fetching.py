@@ -301,8 +301,9 @@ class Fetcher:
 
     def _damaged(self, item: Item, key: str, arrived: str) -> Trouble:
         key = key or self.store.data_key(item.row["hash"])
+        why = f"its content hashes to {arrived}" if arrived else "it changes while it is read"
         return Trouble(
-            f"'{self.store.s3.url(key)}' is not what its name says: its content hashes to {arrived}",
+            f"'{self.store.s3.url(key)}' is not what its name says: {why}",
             statuses.DATA,
             path=item.row.path,
         )

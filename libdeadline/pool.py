@@ -121,7 +121,8 @@ class Pool(Generic[T]):
         """Wait for the threads to end, after `close`, but not for longer than that."""
         until = monotonic() + timeout_s
         for thread in self._threads:
-            thread.join(max(0.0, until - monotonic()))
+            if thread.ident is not None:  # a signal may have come just before it was started
+                thread.join(max(0.0, until - monotonic()))
 
     def most(self) -> int:
         """How many threads there may be by now."""

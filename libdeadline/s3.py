@@ -307,6 +307,8 @@ class S3:
 
         def begin(response: Response) -> None:
             nonlocal skipped
+            if response.header("etag") is None:
+                raise Broken("what it sends is no object of S3's: is it a proxy, or another address that is wanted?")
             if response.status == 200 and length is not None and (position or response.length != length):
                 raise S3Error(f"the server of '{self.url(key)}' does not serve ranges", statuses.UNAVAILABLE)
             skipped = position if response.status == 200 else 0
@@ -340,6 +342,8 @@ class S3:
                     raise self._error("read", key, response)
                 return None
             if response.status == 412:
+                if etag is None:
+                    raise self._error("read", key, response)
                 raise Changed
             if response.status == 416:
                 if not position and length is None:  # some servers answer so for an empty object
@@ -748,7 +752,7 @@ class S3:
             why, exit_status = f"{what} does not exist", statuses.NO_INPUT
         elif status in (301, 307):
             why, exit_status = "the bucket is in another region", statuses.CONFIGURATION
-        elif status >= 500 or status in (408, 429):
+        elif status >= 500 or status in (408, 429) or code in _PASSING:
             why = f"the service failed ({status} {code or 'without a reason'}) for {self.retry_s:g} s; try again later"
             exit_status = statuses.TRY_AGAIN
         else:

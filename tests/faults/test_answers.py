@@ -414,3 +414,22 @@ def test_a_manifest_damaged_while_it_is_stored_is_stored_again(tmp_path: Path) -
         bucket.plan = first_only(1, ("spoil",), "PUT")
         Store(client(bucket), "p").put_manifest("m", str(tmp_path / "m"), None)
         assert bucket.objects["p/Manifests/m"].data == b"the manifest"
+
+
+def test_an_object_comes_from_s3_or_not_at_all(one_bucket: Bucket) -> None:
+    one_bucket.plan = lambda request: ("answer", 200, PAGE)
+    with pytest.raises(S3Error, match="no object of S3") as error:
+        client(one_bucket, retry_s=0.3).get("d/x")
+    assert error.value.status == statuses.UNAVAILABLE
+
+
+def test_what_would_have_passed_is_worth_another_try(one_bucket: Bucket) -> None:
+    one_bucket.plan = lambda request: ("status", 409, "OperationAborted", "a conflict")
+    with pytest.raises(S3Error) as error:
+        client(one_bucket, retry_s=0.3).put("d/x", b"1")
+    assert error.value.status == statuses.TRY_AGAIN
+    one_bucket.plan = lambda request: ("status", 412, "PreconditionFailed", "which nobody asked for")
+    one_bucket.requests.clear()
+    with pytest.raises(S3Error, match="refused"):
+        client(one_bucket).get("d/x")
+    assert len(one_bucket.requests) == 1
