@@ -38,6 +38,10 @@ Common options:
   -h, --help           Show this text and exit.
 """
 LEVELS = ("error", "warning", "info", "debug")
+UNSHOWN = {  # characters that lines for people have escaped
+    code: repr(chr(code))[1:-1]
+    for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
 
 
 class Stopped(BaseException):
@@ -184,7 +188,8 @@ class Run:
 
             line = encode(Error.of(tool=self.tool, message=message, **fields))
         else:
-            one_line = " ".join(message.splitlines())
+            # A name may hold what a terminal would take for a command, or would write from right to left.
+            one_line = " ".join(message.split("\n")).translate(UNSHOWN)
             line = f"{self.tool}: {label}{one_line}\n".encode("utf-8", "backslashreplace")
         try:
             os.write(2, line)

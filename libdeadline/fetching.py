@@ -127,6 +127,7 @@ class Fetcher:
 
     def _settle(self, item: Item) -> None:
         """Put the file in its place."""
+        item.tree.claim(item.local)
         parent, _, name = item.local.rpartition("/")
         folder = item.tree.folder(parent)
         row = item.row

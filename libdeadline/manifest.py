@@ -16,7 +16,9 @@ from typing import IO, Any, NamedTuple
 
 from . import statuses
 from .errors import Trouble
+from .paths import PATH_BYTES, fold
 
+SHOWN = 200  # characters of a path or value, at most, in a message
 VERSION = "2023-03-03"
 HASH_ALG = "xxh128"
 BLOCK_BYTES = 1 << 18  # read and written at a time
@@ -26,11 +28,13 @@ _HEAD = b'{"hashAlg":"xxh128","manifestVersion":"2023-03-03","paths":['
 _ENTRY = re.compile(
     rb'\{"hash":"([A-Za-z0-9]+)","mtime":(0|-?[1-9][0-9]{0,17}),"path":"([^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*)","size":(0|[1-9][0-9]{0,17})\}'
 )
-_TAIL = re.compile(rb'\],"totalSize":([0-9]+)\}\s*')
+_TAIL = re.compile(rb'\],"totalSize":(0|[1-9][0-9]{0,17})\}[ \t\r\n]*')
 _PLAIN = bytes({0, *range(0x20, 0x7F)} - set(b'"\\'))  # what stands in JSON as it is, and our separator
 _OVERHEAD = len(b'{"hash":"","mtime":,"path":"","size":},') - len(b"\0\0\0")  # of canonical over packed
 _ASTRAL = re.compile("[\U00010000-\U0010ffff]")
 _HASH = re.compile(r"[A-Za-z0-9]+\Z")
+_SURROGATE = re.compile(rb"\xed[\xa0-\xbf]")
+_MOST = 1 << 63  # of sizes in bytes and times in microseconds: what records and file systems can tell
 _SAFE = re.compile(
     rb"(?!\.\.?(?:/|\Z))[^/]+(?:/(?!\.\.?(?:/|\Z))[^/]+)*\Z"
 ).match  # what relative_problem has nothing against
@@ -87,7 +91,7 @@ def pack(path: str, hash: str, size: int, mtime: int) -> bytes:
     """
     key = sort_key(path)
     if b"\0" in key:
-        raise Trouble(f"the path '{path}' holds a NUL byte", statuses.DATA, path=path)
+        raise Trouble(f"the path '{_shown(path)}' holds a NUL byte", statuses.DATA, path=path)
     return b"%b\0%b\0%d\0%d" % (key, hash.encode("ascii"), mtime, size)
 
 
@@ -335,18 +339,20 @@ def _parse(data: bytes, name: str) -> Iterator[bytes]:
         return Trouble(f"'{name}' is not an asset manifest: {why}", statuses.DATA)
 
     try:
-        document = loads(data)
+        document = loads(data, object_pairs_hook=_object)
+    except _TwiceError as error:
+        raise refuse(f"'{_shown(error)}' stands twice in one object") from None
     except (ValueError, RecursionError) as error:
         raise refuse(f"it is not JSON ({error})") from None
     if not isinstance(document, dict) or "manifestVersion" not in document:
         raise refuse("it has no 'manifestVersion'")
     if document["manifestVersion"] != VERSION:
-        raise refuse(f"version '{document['manifestVersion']}' is not known, only {VERSION}")
+        raise refuse(f"version '{_shown(document['manifestVersion'])}' is not known, only {VERSION}")
     for key in ("hashAlg", "paths", "totalSize"):
         if key not in document:
             raise refuse(f"it has no '{key}'")
     if document["hashAlg"] != HASH_ALG:
-        raise refuse(f"hash algorithm '{document['hashAlg']}' is not known, only {HASH_ALG}")
+        raise refuse(f"hash algorithm '{_shown(document['hashAlg'])}' is not known, only {HASH_ALG}")
     if not _is_integer(document["totalSize"]):
         raise refuse("'totalSize' is no whole number")
     if not isinstance(document["paths"], list) or not document["paths"]:
@@ -362,7 +368,27 @@ def _parse(data: bytes, name: str) -> Iterator[bytes]:
                 raise refuse(f"paths[{index}].{key} is of the wrong type")
         if not _HASH.match(row["hash"]):
             raise refuse(f"paths[{index}].hash has characters other than letters and digits")
+        if row["size"] >= _MOST or abs(row["mtime"]) >= _MOST:
+            raise refuse(f"paths[{index}] has a size or time that can't be")
         yield pack(row["path"], row["hash"], row["size"], row["mtime"])
+
+
+class _TwiceError(Exception):
+    pass
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of JSON's `pairs`. Raises: _TwiceError where readers could differ in which of two values they take."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _TwiceError(next(name for name in names if names.count(name) > 1))
+    return made
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
 
 def _is_integer(value: Any) -> bool:
@@ -372,7 +398,8 @@ def _is_integer(value: Any) -> bool:
 def check(entries: Iterable[Entry], *, windows: bool = False, ignore_case: bool = False) -> Iterator[Entry]:
     """Pass `entries` on, but refuse those that could write outside a root or over one another.
 
-    `windows`: names must be possible there as well; `ignore_case`: no two names differ by case alone.
+    `windows`: names must be possible there as well; `ignore_case`: no two names differ by case, or by the form of
+    their characters (composed or not), alone.
     The entries come in the manifest's order. Memory is constant, but for a set of names with `ignore_case`.
     Raises: Trouble (65) at the first entry that is wrong or out of order.
     """
@@ -421,7 +448,9 @@ class _Judge:
             return False
         keys, _, _, sizes = _columns(batch)
         text = b"\0%b\0" % b"\0".join(keys)
-        if any(map(text.__contains__, _SUSPECT)) or b"-" in b"".join(sizes):
+        if any(map(text.__contains__, _SUSPECT)) or b"-" in b"".join(sizes) or max(map(len, keys)) > PATH_BYTES:
+            return False
+        if not text.isascii() and _SURROGATE.search(text):
             return False
         befores = [self.before or b"\0", *keys[:-1]]
         if not all(map(lt, befores, keys)) or any(map(bytes.startswith, keys, befores)):
@@ -431,11 +460,13 @@ class _Judge:
         return True
 
     def look(self, key: bytes, size: int) -> None:
-        if self.windows or not _SAFE(key):
+        if self.windows or not _SAFE(key) or len(key) > PATH_BYTES:
             from .paths import relative_problem
 
             if problem := relative_problem(_path_of(key), windows=self.windows):
                 raise _refused(_path_of(key), problem)
+        if not key.isascii() and not _is_possible(_path_of(key)):
+            raise _refused(_path_of(key), "it is no Unicode")
         if size < 0:
             raise _refused(_path_of(key), "its size is negative")
         if key <= self.before:
@@ -455,13 +486,23 @@ class _Judge:
         parts = path.split("/")
         for end in range(1, len(parts) + 1):
             name = "/".join(parts[:end])
-            known = folded.setdefault(name.casefold(), name)
+            known = folded.setdefault(fold(name), name)
             if known != name:
-                raise _refused(path, f"it differs from '{known}' by case alone")
+                raise _refused(path, f"it differs from '{_shown(known)}' by case or form alone")
+
+
+def _is_possible(path: str) -> bool:
+    """Whether a file can have such a name: with os.fsdecode's surrogates, for bytes that are no UTF-8, or none."""
+    try:
+        path.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _refused(path: str, why: str) -> Trouble:
-    return Trouble(f"the manifest's path '{path}' is refused: {why}", statuses.DATA, path=path)
+    shown = _shown(path) if _is_possible(path) else ascii(path)[1:-1]
+    return Trouble(f"the manifest's path '{shown}' is refused: {why}", statuses.DATA, path=path)
 
 
 def local_name(root: str, name: str | None, when: float) -> str:

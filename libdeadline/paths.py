@@ -17,6 +17,7 @@ _RESERVED = re.compile(
     r"(?i)(con|prn|aux|nul|com[0-9\u00b9\u00b2\u00b3]|lpt[0-9\u00b9\u00b2\u00b3]|conin\$|conout\$)[ ]*(\..*)?\Z"
 )
 _PLAIN = re.compile(r"(?!\.\.?(?:/|\Z))[^/\0]+(?:/(?!\.\.?(?:/|\Z))[^/\0]+)*\Z")  # a way down, by parts that are names
+PATH_BYTES = 65_535  # most of a path below a root: beyond, it was made to do harm
 _NOT_ON_WINDOWS = re.compile(r'[<>:"\\|?*\x00-\x1f]')
 
 
@@ -35,6 +36,13 @@ def root_hash(text: str) -> str:
     from xxhash import xxh3_128_hexdigest
 
     return xxh3_128_hexdigest(text.encode("utf-8", "surrogateescape"))
+
+
+def fold(name: str) -> str:
+    """What is alike of two names that are one where neither case counts nor how letters are composed."""
+    from unicodedata import normalize
+
+    return name.casefold() if name.isascii() else normalize("NFC", normalize("NFC", name).casefold())
 
 
 def absolute(path: str, base: str | None = None, flavour: Any = os.path) -> str:
@@ -89,6 +97,8 @@ def relative_problem(path: str, *, windows: bool = False) -> str | None:
     It must name a file below the root by its parts alone: no `..`, no absolute path, nothing that another
     spelling could name too. With `windows` each part must also be a name that Windows gives to just one file.
     """
+    if len(path) > PATH_BYTES // 4 and len(path.encode("utf-8", "surrogatepass")) > PATH_BYTES:
+        return f"it is longer than {PATH_BYTES} bytes"
     if not windows and _PLAIN.match(path):
         return None
     if not path:

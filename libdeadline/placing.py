@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from threading import Lock
 from time import time
@@ -17,6 +18,7 @@ from typing import Any
 from . import statuses
 from .errors import Trouble
 
+IGNORES_CASE = sys.platform in ("win32", "darwin")  # as a rule: a disk may do otherwise
 HAS_DIR_FD = os.open in os.supports_dir_fd and os.stat in os.supports_dir_fd
 OPEN_FOLDERS = 256  # kept open, of each tree
 RESUMED_BYTES = 32 << 20  # files from this size on are taken up where a killed run left them
@@ -110,6 +112,20 @@ class Folder:
         if os.utime in os.supports_follow_symlinks:
             options["follow_symlinks"] = False
         os.utime(target, ns=(mtime_us * 1000, mtime_us * 1000), **options)
+
+    def ignores_case(self) -> bool:
+        """Whether two names that differ by case are one here: of what a disk is, only trying tells."""
+        name = f"{_PREFIX}{os.getpid()}-case{_SUFFIX}"
+        try:
+            os.close(self.open(name, os.O_CREAT | os.O_WRONLY))
+            return self.stat(name.upper()) is not None
+        except OSError:
+            return False
+        finally:
+            try:
+                self.unlink(name)
+            except OSError:
+                pass
 
     def sweep(self) -> None:
         """Remove temporaries that a killed run left behind; large ones are taken up when their file's turn comes."""
@@ -235,10 +251,35 @@ class Tree:
         self._real = os.path.realpath(path)
         self._folders: dict[str, Folder] = {}
         self._lock = Lock()
+        self._spelled: dict[str, str] | None = None  # where case does not count: what was put here, by what is alike
         # The chosen folder itself may be a link: that is the person's own choice.
         self._root = Folder(path, os.open(path, _FOLDER & ~getattr(os, "O_NOFOLLOW", 0)) if HAS_DIR_FD else -1)
         self._root.sweep()
         self._folders[""] = self._root
+        if self._root.ignores_case():
+            self._spelled = {}
+
+    def claim(self, path: str) -> None:
+        """Take note that a file is to be put at `path`.
+
+        Raises: Trouble (65) where this folder takes it for another one that was, spelled otherwise.
+        """
+        if self._spelled is None:
+            return
+        from .paths import fold
+
+        end = 0
+        while end >= 0:
+            end = path.find("/", end + 1)
+            name = path if end < 0 else path[:end]
+            known = self._spelled.setdefault(fold(name), name)
+            if known != name:
+                raise Trouble(
+                    f"'{path}' is not written: in '{self.path}' it is one with '{known}', from which it differs by "
+                    "case or form alone",
+                    statuses.DATA,
+                    path=os.path.join(self.path, path),
+                )
 
     def folder(self, path: str) -> Folder:
         """The folder at a relative path, with / between parts; made where it does not exist.
@@ -252,12 +293,21 @@ class Tree:
             return self._reach(path, 0)
 
     def _reach(self, path: str, depth: int) -> Folder:
-        known = self._folders.get(path)
-        if known is not None:
-            return known
-        parent_path, _, name = path.rpartition("/")
-        parent = self._reach(parent_path, depth)
-        shown = os.path.join(self.path, *path.split("/"))
+        """The folder, from the nearest one that is known on, part by part: a path may have thousands."""
+        known = len(path)
+        while path[:known] not in self._folders:
+            known = max(path.rfind("/", 0, known), 0)
+        found = self._folders[path[:known]]
+        while known < len(path):
+            following = path.find("/", known + 1)
+            known = following if following >= 0 else len(path)
+            found = self._enter(found, path[:known], depth)
+        return found
+
+    def _enter(self, parent: Folder, path: str, depth: int) -> Folder:
+        """The folder at `path`, of which all but the last part is `parent`."""
+        name = path.rpartition("/")[2]
+        shown = os.path.join(self.path, path) if os.sep == "/" else os.path.join(self.path, *path.split("/"))
         made = False
         target, at = parent._at(name)
         try:

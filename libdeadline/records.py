@@ -347,7 +347,10 @@ def encode(row: Record) -> bytes:
             if isinstance(value, str) and not _is_unicode(value):
                 from base64 import b64encode
 
-                raw = os.fsencode(value)
+                try:
+                    raw = os.fsencode(value)
+                except UnicodeEncodeError:  # no file's name, but a word of some manifest
+                    raw = value.encode("utf-8", "surrogatepass")
                 safe[name] = raw.decode("utf-8", "replace")
                 safe[f"{name}_b64"] = b64encode(raw).decode()
             else:
@@ -371,12 +374,12 @@ def decode(line: bytes) -> Record:
     try:
         fields = orjson.loads(line)
         row = KINDS.get(fields["type"] + "", Record)(fields)
+        if b'_b64"' in line:
+            from base64 import b64decode
+
+            for name in [name for name in row if name.endswith("_b64") and name[:-4] in row]:
+                row[name[:-4]] = os.fsdecode(b64decode(row.pop(name), validate=True))
     except (ValueError, TypeError, KeyError, AttributeError):
         shown = line[:80].decode("utf-8", "replace").rstrip()
         raise Trouble(f"not a record: '{shown}'", statuses.DATA) from None
-    if b'_b64"' in line:
-        from base64 import b64decode
-
-        for name in [name for name in row if name.endswith("_b64") and name[:-4] in row]:
-            row[name[:-4]] = os.fsdecode(b64decode(row.pop(name)))
     return row

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -504,24 +505,56 @@ def test_credentials_that_expire_midway_are_reported(one_bucket: Bucket, shell: 
     assert_true_to_keys(one_bucket)
 
 
-HOSTILE = [
-    "../up", "a/../../up", "/etc/up", "a//b", "./a", "a/.", "", "a\0b", "\ud800",
-]  # fmt: skip
+GOOD = {"path": "a", "hash": xxh3_128_hexdigest(b"x"), "mtime": 0, "size": 1}
+HOSTILE = {
+    **{ascii(path): {"path": path} for path in ("../up", "a/../../up", "/etc/up", "//s/up", "a//b", "./a", "a/.", "a/",
+                                                "", ".", "..", "/", "a\0b", "\ud800", "/".join("a" * 40_000))},
+    "negative": {"size": -1},
+    "beyond all sizes": {"size": 10**30},
+    "beyond all times": {"mtime": -(10**30)},
+    "a fraction": {"size": 1.0},
+    "no number": {"size": float("nan")},
+    "no hash": {"hash": "../../up"},
+    "a list": {"path": ["a"]},
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("path", HOSTILE, ids=ascii)
-def test_a_hostile_path_is_refused_before_anything_is_written(
-    one_bucket: Bucket, shell: Shell, tmp_path: Path, path: str
+@pytest.mark.parametrize("changed", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_entry_is_refused_before_anything_is_written(
+    one_bucket: Bucket, shell: Shell, tmp_path: Path, changed: dict[str, Any]
 ) -> None:
-    one_bucket.put(f"p/Data/{xxh3_128_hexdigest(b'x')}.xxh128", b"x")
-    entry = {"hash": xxh3_128_hexdigest(b"x"), "mtime": 0, "size": 1}
-    entries = sorted([{**entry, "path": "good"}, {**entry, "path": path}], key=lambda each: each["path"])
+    one_bucket.put(f"p/Data/{GOOD['hash']}.xxh128", b"x")
+    entries = [{**GOOD, "path": "good"}, {**GOOD, **changed}]
     document = {"hashAlg": "xxh128", "manifestVersion": "2023-03-03", "paths": entries, "totalSize": 2}
     (tmp_path / "m").write_text(json.dumps(document))
     done = shell.run(one_bucket, "dl-download", URI, f"--manifest={tmp_path / 'm'}", f"--to={tmp_path / 'deep' / 'to'}")
     assert done.returncode == 65
     assert len(done.stderr.splitlines()) == 1 and "Traceback" not in done.stderr
+    assert len(done.stderr) < 2000 and done.stderr.rstrip("\n").isprintable()
+    assert records(done.stdout)[-1]["ok"] is False
     assert not (tmp_path / "deep").exists() and not (tmp_path / "up").exists()
+
+
+def test_a_sum_that_is_wrong_is_not_believed(one_bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
+    one_bucket.put(f"p/Data/{GOOD['hash']}.xxh128", b"x")
+    document = {"hashAlg": "xxh128", "manifestVersion": "2023-03-03", "paths": [GOOD], "totalSize": 10**17}
+    (tmp_path / "m").write_text(json.dumps(document))
+    words = (URI, "--progress=json", f"--manifest={tmp_path / 'm'}", f"--to={tmp_path / 'to'}")
+    done = shell.run(one_bucket, "dl-download", *words)
+    assert done.returncode == 0, done.stderr
+    assert [row["total_bytes"] for row in records(done.stderr)][-1] == 1
+
+
+def test_a_path_deeper_than_any_call_takes_is_written(one_bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
+    one_bucket.put(f"p/Data/{GOOD['hash']}.xxh128", b"x")
+    entries = [{**GOOD, "path": "/".join([letter * 9] * 1100)} for letter in "ab"]
+    document = {"hashAlg": "xxh128", "manifestVersion": "2023-03-03", "paths": entries, "totalSize": 2}
+    (tmp_path / "m").write_text(json.dumps(document))
+    done = shell.run(one_bucket, "dl-download", URI, f"--manifest={tmp_path / 'm'}", f"--to={tmp_path / 'to'}")
+    assert done.returncode == 0, done.stderr
+    found = subprocess.run(["find", ".", "-type", "f", "-printf", "%d %s\n"], cwd=tmp_path / "to", capture_output=True)
+    assert found.stdout == b"1100 1\n" * 2
+    subprocess.run(["rm", "-rf", tmp_path / "to"], check=True)
 
 
 def test_more_than_the_disk_holds_is_refused(one_bucket: Bucket, shell: Shell, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from libdeadline.command import Run
+
 TOOL = '''
 """dl-sample - a tool for the test
 
@@ -188,3 +190,8 @@ def test_a_terminal_gets_a_bar(tool: list[str]) -> None:
     os.close(slave)
     os.close(master)
     assert b"dl-sample:" in shown and b"50 %" in shown
+
+
+def test_a_line_for_people_holds_nothing_that_a_terminal_obeys(capfd: pytest.CaptureFixture[str]) -> None:
+    Run("dl-x", "warning", "none").warn("'a\x1b[2Jb\rc\td\u202ee\x9b' and\nthe rest")
+    assert capfd.readouterr().err == "dl-x: warning: 'a\\x1b[2Jb\\rc\\td\\u202ee\\x9b' and the rest\n"

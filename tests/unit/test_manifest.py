@@ -265,7 +265,7 @@ def test_names_that_begin_alike_pass() -> None:
 
 def test_case_clashes_are_refused_where_case_does_not_count() -> None:
     assert len(checked("A/x", "a/y")) == 2
-    with pytest.raises(Trouble, match="by case alone"):
+    with pytest.raises(Trouble, match="by case or form alone"):
         checked("A/x", "a/y", ignore_case=True)
     assert len(checked("a/x", "a/y", ignore_case=True)) == 2
 

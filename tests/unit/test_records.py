@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libdeadline.errors import Trouble
-from libdeadline.records import KINDS, End, File, Foreign, Job, Record, decode, encode
+from libdeadline.records import KINDS, End, Error, File, Foreign, Job, Record, decode, encode
 from libdeadline.stream import Input, Output
 
 names = st.binary(min_size=1, max_size=40).filter(lambda raw: b"\0" not in raw).map(os.fsdecode)
@@ -135,3 +135,14 @@ def test_a_failed_flush_is_a_failure() -> None:
         output.close()
         output.write(End.of(tool="t", ok=True))
     os.close(full)
+
+
+@pytest.mark.parametrize("exact", ['"%%%"', '"YQ"', "5", "null", '"\\ud800"'])
+def test_an_exact_form_that_is_none_is_no_record(exact: str) -> None:
+    with pytest.raises(Trouble):
+        decode(b'{"type":"file","path":"a","path_b64":%b}' % exact.encode())
+
+
+def test_words_of_a_manifest_that_no_file_can_have_can_be_told_of() -> None:
+    line = encode(Error.of(message="refused", path="a\ud800b"))
+    assert b'"path_b64"' in line and line.decode()

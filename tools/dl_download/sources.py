@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from queue import SimpleQueue
 from threading import Thread
@@ -11,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from libdeadline import manifest, statuses
 from libdeadline.errors import Trouble
+from libdeadline.placing import IGNORES_CASE
 from libdeadline.pool import taken
 from libdeadline.s3 import Found
 from libdeadline.store import Store, latest_outputs, output_key, root_of
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 READERS = 10  # manifests that are fetched at the same time
 SORTED_BYTES = 4 << 20  # up to which a manifest is sorted in memory at once: its writer need not have done so
-IGNORES_CASE = sys.platform in ("win32", "darwin")
 
 
 class Source(NamedTuple):
@@ -247,18 +246,5 @@ class Files:
         rows = manifest.read_packed(part.data, name)
         if part.size <= SORTED_BYTES or not self._is_sorted(part, name):
             rows = iter(sorted(rows))
-        checked = manifest.check_packed(_possible(rows), windows=self._windows, ignore_case=IGNORES_CASE)
+        checked = manifest.check_packed(rows, windows=self._windows, ignore_case=IGNORES_CASE)
         return manifest.unpacked(checked)
-
-
-def _possible(rows: Iterable[bytes]) -> Iterator[bytes]:
-    """Pass packed entries on, but refuse names that no file here can have."""
-    for row in rows:
-        if not row.isascii():
-            path = manifest.unpack(row).path
-            try:
-                os.fsencode(path)
-            except UnicodeEncodeError:
-                shown = ascii(path)
-                raise Trouble(f"the manifest's path {shown} is refused: it is no Unicode", statuses.DATA) from None
-        yield row

@@ -23,7 +23,7 @@ from libdeadline import manifest, statuses
 from libdeadline.aws import ServiceError
 from libdeadline.errors import Trouble
 from libdeadline.fetching import Fetcher, Item
-from libdeadline.placing import Tree
+from libdeadline.placing import IGNORES_CASE, Tree
 from libdeadline.pool import each, taken
 from libdeadline.records import File, Record
 from libdeadline.s3 import S3Error
@@ -43,7 +43,6 @@ WINDOW = 4096  # files on their way at a time
 NAP_S = 0.002  # so that several files are told of at a time
 STRIKES = 3  # contents in a row that the store fails to give, after which it is thought to be ill
 TOLD_PATHS = 10  # of those that are left out
-IGNORES_CASE = os.name == "nt"
 _OF_CREDENTIALS = (
     "ExpiredToken",
     "InvalidToken",
