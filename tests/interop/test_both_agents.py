@@ -2,41 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections import defaultdict
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import SIDE, Agent, until
-
-SILENCE_S = 8  # without a word, and a worker is lost; longer than any pause of a busy machine
-LINES = 60
-# Each run of a task marks its begin and its end, so that the marks tell who ran when; and it logs numbered lines.
-RUN = f"""
-      type: TEXT
-      runnable: true
-      data: |
-        #!/usr/bin/env bash
-        mark() {{ echo "$1 {{{{Param.Key}}}} $2 $$" >> '{{{{Param.Marks}}}}'; }}
-        trap 'mark end "$1"; exit 143' TERM
-        mark begin "$1"
-        for i in $(seq 1 {LINES}); do echo "line $i of $1"; done
-        sleep "${{2-0.2}}" & wait $!
-        mark end "$1"
-        exit "${{3-0}}"
-"""
-HEAD = """
-specificationVersion: jobtemplate-2023-09
-extensions: [TASK_CHUNKING]
-name: %s
-parameterDefinitions:
-- {name: Marks, type: STRING}
-- {name: Key, type: STRING}
-"""
-WANTS = f"hostRequirements: {{attributes: [{{name: {SIDE}, anyOf: [SIDE]}}]}}"
+from agents import HEAD, RUN, WANTS, Site, until
 
 SPACE = f"""
 {HEAD % "a space of parameters"}
@@ -172,104 +142,6 @@ steps:
   script:
     actions: {{onRun: {{command: bash, args: ["-c", "sed s/^/three:/ '{{{{Param.Out}}}}/two' > '{{{{Param.Out}}}}/three'"]}}}}
 """  # noqa: E501
-MANY = f"""
-{HEAD % "tasks for whoever has time"}
-steps:
-- name: step
-  parameterSpace: {{taskParameterDefinitions: [{{name: N, type: INT, range: "1-COUNT"}}]}}
-  script:
-    actions: {{onRun: {{command: "{{{{Task.File.Run}}}}", args: ["{{{{Task.Param.N}}}}", "SECONDS"]}}}}
-    embeddedFiles:
-    - name: Run{RUN}
-"""
-QUEUE_ENVIRONMENT = """
-specificationVersion: environment-2023-09
-environment: {name: Queue, variables: {FROM_QUEUE: queue}}
-"""
-
-
-class Site(Agent):
-    """The reference agent beside the farm's own workers on the farm's queue."""
-
-    def __init__(self, program: str, farm: Any, connect: Callable[[str], Any], folder: Path) -> None:
-        super().__init__(program, farm, connect, folder)
-        self.marks = folder / "marks"
-        self.marks.mkdir()
-        at = {"farmId": self.ids.farm}
-        self.shared = {**at, "queueId": self.ids.shared_queue}
-        [local] = [each for each in self.client.list_fleets(**at)["fleets"] if each["fleetId"] != self.ids.fleet]
-        self.own_fleet = local["fleetId"]
-        configuration = local["configuration"]
-        configuration["customerManaged"]["workerCapabilities"]["customAttributes"] = [{"name": SIDE, "values": ["own"]}]
-        self.client.update_fleet(**at, fleetId=self.own_fleet, configuration=configuration)
-        self.client.create_queue_fleet_association(**self.shared, fleetId=self.ids.fleet)
-        self.client.create_queue_environment(**self.shared, priority=1, templateType="YAML", template=QUEUE_ENVIRONMENT)
-
-    def ask(self, text: str, key: str, side: str = "reference", **fields: Any) -> dict[str, str]:
-        """A new job of the shared queue."""
-        parameters = {"Marks": {"string": str(self.marks / key)}, "Key": {"string": key}}
-        return self.submit(text.replace("SIDE", side), queue=self.ids.shared_queue, parameters=parameters, **fields)
-
-    def runs(self, key: str) -> dict[str, list[str]]:
-        """Of each task of a job, its begins and ends in order."""
-        found: dict[str, list[str]] = defaultdict(list)
-        marks = self.marks / key
-        for line in marks.read_text().splitlines() if marks.exists() else ():
-            what, task = re.fullmatch(rf"(begin|end) {re.escape(key)} (.+) \d+", line).groups()  # type: ignore[union-attr]
-            found[task].append(what)
-        return found
-
-    def fleets(self, ids: dict[str, str]) -> set[str]:
-        """Who had sessions of a job."""
-        names = {self.ids.fleet: "reference", self.own_fleet: "own"}
-        return {names[session["fleetId"]] for session in self.client.list_sessions(**ids)["sessions"]}
-
-    def task_actions(self, ids: dict[str, str]) -> list[dict[str, Any]]:
-        pages = self.client.get_paginator("list_session_actions").paginate(**ids)
-        found = [action for page in pages for action in page["sessionActions"]]
-        return [action for action in found if "taskRun" in action["definition"]]
-
-    def check_once_at_a_time(self, ids: dict[str, str]) -> None:
-        """No two actions of one task overlap, and each task's last one is what the task has come to."""
-        by_task: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for action in self.task_actions(ids):
-            if "startedAt" in action:
-                by_task[str(action["definition"]["taskRun"])].append(action)
-        for of_one in by_task.values():
-            of_one.sort(key=lambda action: action["startedAt"])
-            for one, after in zip(of_one, of_one[1:], strict=False):
-                assert one["endedAt"] <= after["startedAt"], (one, after)
-
-    def check_logs(self, ids: dict[str, str], tasks: set[str]) -> None:
-        """Each of these tasks logged all of its lines, in order, in one session."""
-        seen = {}
-        for session in self.client.list_sessions(**ids)["sessions"]:
-            lines = self.lines(ids, session["sessionId"])
-            for task in tasks:
-                numbers = [
-                    int(m[1]) for line in lines if (m := re.fullmatch(rf"line (\d+) of {re.escape(task)}", line))
-                ]
-                if numbers:
-                    seen[task] = numbers
-        assert seen == {task: list(range(1, LINES + 1)) for task in tasks}
-
-
-@pytest.fixture(scope="module")
-def site(
-    reference_agent: str, farm: Any, connect: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Site]:
-    settings = farm.dir / "config.json"
-    known = json.loads(settings.read_text())
-    known["settings"] = {**known.get("settings", {}), "worker_silence_s": SILENCE_S, "worker_look_s": 0.2}
-    settings.write_text(json.dumps(known))
-    for words in (("down",), ("up", "--workers", "1")):
-        farm.run("dl-farm", *words, "--dir", str(farm.dir), check=True)
-    made = Site(reference_agent, farm, connect, tmp_path_factory.mktemp("both"))
-    try:
-        made.start()
-        yield made
-    finally:
-        made.remove()
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +154,7 @@ def kinds(site: Site) -> dict[str, dict[str, str]]:
         "speaking": site.ask(SPEAKING, "speaking", maxRetriesPerTask=0),
         "again": site.ask(TRIED_AGAIN, "again", maxRetriesPerTask=5),
         "long": site.ask(TOO_LONG, "long", maxRetriesPerTask=0),
-        "many": site.ask(MANY.replace("COUNT", "12").replace("SECONDS", "0.5"), "many", priority=90),
+        "many": site.many("many", 12, 0.5, priority=90),
     }
 
 
@@ -291,8 +163,8 @@ def test_a_space_of_parameters(site: Site, kinds: dict[str, dict[str, str]]) -> 
     tasks = {f"{a},{b},{c},/a/b" for a, b in ((1, "x y"), (2, "é")) for c in (1.5, 2)}
     assert site.runs("space") == {task: ["begin", "end"] for task in tasks}
     assert site.fleets(kinds["space"]) == {"reference"}
-    until(lambda: all("endedAt" in each for each in site.client.list_sessions(**kinds["space"])["sessions"]))
-    site.check_logs(kinds["space"], tasks)
+    site.check_once_at_a_time(kinds["space"])
+    site.check_logs(kinds["space"])
 
 
 def test_chunks(site: Site, kinds: dict[str, dict[str, str]]) -> None:
@@ -349,8 +221,8 @@ def test_both_take_part(site: Site, kinds: dict[str, dict[str, str]]) -> None:
     tasks = {str(n) for n in range(1, 13)}
     assert site.runs("many") == {task: ["begin", "end"] for task in tasks}
     assert site.fleets(kinds["many"]) == {"reference", "own"}
-    until(lambda: all("endedAt" in each for each in site.client.list_sessions(**kinds["many"])["sessions"]))
-    site.check_logs(kinds["many"], tasks)
+    site.check_once_at_a_time(kinds["many"])
+    site.check_logs(kinds["many"])
 
 
 def test_outputs_go_from_agent_to_agent(site: Site, tmp_path: Path) -> None:
