@@ -122,12 +122,11 @@ class Meter:
             parts.append(f"{size_text(fields['skipped_bytes'])} skipped")
         if "eta_s" in fields:
             parts.append(f"{duration_text(fields['eta_s'])} left")
-        width = 100
         try:
-            width = os.get_terminal_size(self.descriptor).columns - 1
+            columns = os.get_terminal_size(self.descriptor).columns
         except OSError:
-            pass
-        return "  ".join(parts)[:width]
+            columns = 0
+        return "  ".join(parts)[: columns - 1 if columns else 100]  # some terminals don't know their size
 
 
 def size_text(size: float) -> str:

@@ -204,6 +204,74 @@ def test_supervisord_killed(local: Farm) -> None:
     assert local.processes() == {}
 
 
+def test_everything_killed_at_once(local: Farm) -> None:
+    """What was acknowledged is there afterwards, and a job that was at work is done."""
+    local("up", "--workers=1")
+    submitted = local.shell(f"""{shlex.quote(sys.executable)} - <<'END'
+import boto3, json, time
+c = json.load(open({str(local.folder / "config.json")!r}))
+d, s = boto3.client("deadline"), boto3.client("s3")
+run = {{"command": "python3", "args": ["-c", "import time; time.sleep({{{{Task.Param.T}}}} * 0.2)"]}}
+space = {{"taskParameterDefinitions": [{{"name": "T", "type": "INT", "range": "1-4"}}]}}
+body = {{"specificationVersion": "jobtemplate-2023-09", "name": "j",
+        "steps": [{{"name": "s", "parameterSpace": space, "script": {{"actions": {{"onRun": run}}}}}}]}}
+ids = {{"farmId": c["farm_id"], "queueId": c["queue_id"]}}
+for n in range(20):
+    s.put_object(Bucket=c["bucket"], Key=f"k/{{n}}", Body=b"%d" % n)
+job = d.create_job(**ids, template=json.dumps(body), templateType="JSON", priority=5)["jobId"]
+while "startedAt" not in d.get_job(**ids, jobId=job):
+    time.sleep(0.05)
+print(job)
+END""").strip()
+    for pid in local.processes():
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    until(lambda: local.processes() == {})
+    local("up")
+    local.shell(f"""{shlex.quote(sys.executable)} - <<'END'
+import boto3, json, time
+c = json.load(open({str(local.folder / "config.json")!r}))
+d, s = boto3.client("deadline"), boto3.client("s3")
+for n in range(20):
+    assert s.get_object(Bucket=c["bucket"], Key=f"k/{{n}}")["Body"].read() == b"%d" % n
+ids = {{"farmId": c["farm_id"], "queueId": c["queue_id"], "jobId": {submitted!r}}}
+while (job := d.get_job(**ids))["taskRunStatus"] != "SUCCEEDED":
+    assert job["taskRunStatus"] not in ("FAILED", "CANCELED"), job
+    time.sleep(0.1)
+assert job["taskRunStatusCounts"]["SUCCEEDED"] == 4
+END""")
+
+
+def listening(pids: Iterator[int]) -> set[str]:
+    """The addresses at which processes listen, as the kernel tells them: a hexadecimal address and port."""
+    texts = [Path(f"/proc/net/{name}").read_text() for name in ("tcp", "tcp6", "udp", "udp6")]
+    rows = [line.split() for text in texts for line in text.splitlines()]
+    bound = {row[9]: row[1] for row in rows if row[3] in ("0A", "07")}  # LISTEN; of UDP, any
+    found = set()
+    for pid in pids:
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                target = os.readlink(entry)
+            except OSError:
+                continue
+            if target.startswith("socket:["):
+                found.add(bound.get(target[8:-1], ""))
+    return found - {""}
+
+
+def test_ports_of_ones_choice_and_none_beyond_loopback(local: Farm) -> None:
+    from dl_tools.dl_farm.supervision import free_ports
+
+    chosen = dict(zip(("farmd", "s3d"), free_ports(2), strict=True))
+    local.folder.mkdir(mode=0o700)
+    (local.folder / "config.json").write_text(json.dumps({"ports": chosen, "settings": {"keep_jobs_days": 7}}))
+    local("up", "--workers=1")
+    assert local.config["ports"] == chosen and local.config["settings"] == {"keep_jobs_days": 7}
+    assert listening(iter(local.processes())) == {f"0100007F:{port:04X}" for port in chosen.values()}
+
+
 def test_a_port_that_someone_took(local: Farm) -> None:
     local("up", "--workers=1")
     local("use")

@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
-from conftest import Farmd
+from conftest import CONFIGURATION, ROLE, Farmd
+from simulated_worker import SimulatedWorker
 
 RUN = [sys.executable, "-c", "from dl_tools.dl_farmd import main; raise SystemExit(main())"]
 
@@ -354,3 +355,54 @@ def test_a_full_disk_is_told_as_try_again(tmp_path: Path) -> None:
     there = {row[0] for row in farm.db.execute("SELECT farm_id FROM farms")}
     assert there == set(made)
     farm.close()
+
+
+def test_a_disk_that_is_full_and_has_room_again(tmp_path: Path) -> None:
+    """Reading and idle workers go on, writing is told to try again, a start says what is missing, nothing is lost."""
+    room = tmp_path / "room"
+    room.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "none", room], capture_output=True).returncode:
+        pytest.skip("mounting needs root")
+    server = Farmd(room / "farm")
+    try:
+        client, logs = server.client(), server.client("logs")
+        farm = client.create_farm(displayName="f")["farmId"]
+        fleet = client.create_fleet(
+            farmId=farm, displayName="f", roleArn=ROLE, maxWorkerCount=1, configuration=CONFIGURATION
+        )["fleetId"]
+        worker = SimulatedWorker(client, farm, fleet).start()
+        worker.exchange()
+        logs.create_log_group(logGroupName="g")
+        logs.create_log_stream(logGroupName="g", logStreamName="s")
+        left = os.statvfs(room)
+        (room / "filler").write_bytes(bytes(left.f_bavail * left.f_frsize - 300_000))
+        made: list[str] = []
+        with pytest.raises(ClientError) as caught:
+            while len(made) < 2000:
+                made.append(client.create_queue(farmId=farm, displayName="q", description="x" * 100)["queueId"])
+        assert caught.value.response["Error"]["Code"] == "ThrottlingException"
+        assert caught.value.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"]
+        assert "available" in caught.value.response["Error"]["Message"]
+        event = {"timestamp": int(time.time() * 1000), "message": "m" * 200_000}
+        with pytest.raises(ClientError) as caught:
+            for _ in range(20):
+                logs.put_log_events(logGroupName="g", logStreamName="s", logEvents=[event])
+        assert caught.value.response["Error"]["Code"] == "ServiceUnavailableException"
+        worker.exchange()
+        assert len(client.list_queues(farmId=farm, maxResults=1)["queues"]) == 1
+        server.kill()
+        with pytest.raises(RuntimeError):
+            server.start()
+        assert server.process.returncode == 74
+        assert server.log.read_text().splitlines()[-1].endswith("make room there")
+        (room / "filler").unlink()
+        server.start()
+        made.append(client.create_queue(farmId=farm, displayName="q")["queueId"])
+        logs.put_log_events(logGroupName="g", logStreamName="s", logEvents=[event])
+        worker.exchange()
+        pages = client.get_paginator("list_queues").paginate(farmId=farm)
+        assert {queue["queueId"] for page in pages for queue in page["queues"]} == set(made)
+        assert server.stop() == 0
+    finally:
+        server.kill()
+        subprocess.run(["umount", room], check=True)

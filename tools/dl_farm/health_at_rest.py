@@ -122,7 +122,8 @@ def settings(patient: Patient) -> Iterator[Finding]:
         patient.folder.settings = found
         patient.has_settings = True
     if not problems:
-        yield Finding("settings", path, OK, f"farm {found['farm_id']}, {found['workers']} workers")
+        workers = f"{found['workers']} worker{'s' * (found['workers'] != 1)}"
+        yield Finding("settings", path, OK, f"farm {found['farm_id']}, {workers}")
 
 
 def _problems(found: Any) -> Iterator[tuple[str, str]]:

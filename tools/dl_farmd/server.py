@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sqlite3
 import sys
@@ -39,6 +40,8 @@ PASSING = {
     sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_INTERRUPT,
 }  # fmt: skip
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 REASONS = {
     100: "Continue", 200: "OK", 201: "Created", 204: "No Content", 400: "Bad Request", 402: "Payment Required",
@@ -395,6 +398,10 @@ def serve(folder: str, address: str | None, run: command.Run) -> int:
     sys.setswitchinterval(0.001)
     try:
         asyncio.run(_serve(path, sock, bool(address), run))
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise Trouble(f"cannot write in '{path}': {error.strerror}: make room there", statuses.IO) from None
     finally:
         os.close(lock)
     return statuses.OK

@@ -23,6 +23,7 @@ from libdeadline import statuses
 from libdeadline.errors import Trouble
 
 SCRIPTS = ("resources.sql", "jobs.sql")
+DISK_TROUBLE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 Migration = Callable[[sqlite3.Connection], None] | str
 
 ADD_CHANGES = """
@@ -74,7 +75,8 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
 def open_writer(path: Path, tell: Callable[[str], None] = lambda message: None) -> sqlite3.Connection:
     """The writer connection to the farm's database, made or migrated to the newest schema.
 
-    Raises: Trouble (78) where the file was written by a newer version, (65) where it is no database.
+    Raises: Trouble (78) where the file was written by a newer version, (65) where it is no database, (74) where the
+    disk is full or does not work.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -86,7 +88,10 @@ def open_writer(path: Path, tell: Callable[[str], None] = lambda message: None) 
         db.execute("PRAGMA journal_size_limit = 67108864")
         migrate(db, path, tell)
     except sqlite3.DatabaseError as error:
-        raise Trouble(f"cannot open the farm's database '{path}': {error}", statuses.DATA) from error
+        text = f"cannot open the farm's database '{path}': {error}"
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in DISK_TROUBLE:
+            raise Trouble(f"{text}: is there room on its disk?", statuses.IO) from error
+        raise Trouble(text, statuses.DATA) from error
     return db
 
 
