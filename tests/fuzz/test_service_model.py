@@ -94,8 +94,9 @@ def faults(name: str, value: Any, way: Way = ()) -> Iterator[tuple[Way, Any]]:
         if shape.get("min", 0) and value:
             yield way, "x" * (shape["min"] - 1)
         if shape.get("pattern") not in (None, FREE):
-            for wrong in (value + "\n", "\x00", "§", value + "§", " " + value):
-                if re.fullmatch(python_pattern(shape["pattern"]), wrong) is None:
+            digits = str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩")
+            for wrong in (value + "\n", "\x00", "§", value + "§", " " + value, value + "ü", value.translate(digits)):
+                if re.fullmatch(shape["pattern"], wrong, re.ASCII) is None:
                     yield way, wrong
     elif kind in ("integer", "long", "float", "double"):
         if "min" in shape:
@@ -124,12 +125,6 @@ def may_be(shape: dict[str, Any], value: Any) -> bool:
     if kind == "list":
         return isinstance(value, list)
     return isinstance(value, dict)
-
-
-def python_pattern(pattern: str) -> str:
-    for java, python in ((r"\p{L}", r"\w"), (r"\p{N}", r"\d"), (r"\p{Z}", r"\s")):
-        pattern = pattern.replace(java, python)
-    return pattern
 
 
 def changed(document: Any, way: Way, value: Any) -> Any:

@@ -67,7 +67,7 @@ MANAGES = frozenset(
     ]
 )
 AROUND = {"farm": [], "queue": ["farm"], "fleet": ["farm"], "job": ["farm", "queue"]}  # memberships that hold for it
-NARROWED = frozenset(("ListQueues", "ListFleets", "ListJobs"))
+NARROWED = frozenset(("ListQueues", "ListFleets", "ListJobs", "GetFarm"))  # what members of a part may call
 LEVELS = {"VIEWER": 0, "CONTRIBUTOR": 1, "MANAGER": 2, "OWNER": 3}
 WORKER_CALLS = frozenset(
     [
@@ -214,7 +214,7 @@ def _may_user(claims: dict[str, Any], operation: str, params: dict[str, Any], db
     if needed is None:
         return False
     if operation in NARROWED and _is_member_within(claims, params, db):
-        return True  # what is listed is narrowed down to what the person may see
+        return True  # what is listed is narrowed down to what the person may see; the farm itself they see in lists
     return all(level_at(claims, place, db) >= needed for place in _places(params))
 
 

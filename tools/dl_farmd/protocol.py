@@ -419,7 +419,7 @@ def _string_check(shape: JSON) -> Check:
     minimum, maximum = shape.get("min"), shape.get("max")
     values = frozenset(shape["enum"]) if "enum" in shape else None
     pattern = shape.get("pattern")
-    matches = re.compile(_python_pattern(pattern)).fullmatch if pattern else None
+    matches = _compiled(pattern).fullmatch if pattern else None
     listed = ", ".join(shape.get("enum", ()))
 
     def check(value: Any, path: str, faults: JSON) -> Any:
@@ -439,11 +439,13 @@ def _string_check(shape: JSON) -> Check:
     return check
 
 
-def _python_pattern(pattern: str) -> str:
-    # The models' patterns are Java's: Python's re lacks the Unicode properties that some of them name.
+def _compiled(pattern: str) -> re.Pattern[str]:
+    # The models' patterns are Java's, where \w, \d and \s are ASCII alone; Python's re lacks the properties of Unicode.
+    if r"\p{" not in pattern:
+        return re.compile(pattern, re.ASCII)
     for java, python in ((r"\p{L}", r"\w"), (r"\p{N}", r"\d"), (r"\p{Z}", r"\s")):
         pattern = pattern.replace(java, python)
-    return pattern
+    return re.compile(pattern)
 
 
 def _integer_check(minimum: float | None, maximum: float | None, kind: str) -> Check:
