@@ -25,6 +25,7 @@ client and server share the machine, so wall is often the server's. Nothing here
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -301,13 +302,8 @@ def submitting(bench: Bench, name: str) -> list[Command]:
         "- {name: Input, type: PATH, objectType: DIRECTORY, dataFlow: IN, default: .}\n"
         "steps:\n- {name: one, script: {actions: {onRun: {command: 'true'}}}}\n"
     )
-    deadline = str(TOOLS / "deadline")
-    listed = subprocess.run(
-        [deadline, "farm", "list", "--output", "json"], env=farm, check=True, stdout=subprocess.PIPE
-    )
-    import json
-
-    farm_id = json.loads(listed.stdout)[0]["farmId"]
+    listed = subprocess.run([TOOLS / "dl-ls", "farms"], env=farm, check=True, stdout=subprocess.PIPE)
+    farm_id = json.loads(listed.stdout.splitlines()[0])["id"]
     maker = (
         "import sys, boto3\nfarm, prefix = sys.argv[1:]\nclient = boto3.client('deadline')\n"
         "known = client.list_queues(farmId=farm)['queues'][0]['queueId']\n"

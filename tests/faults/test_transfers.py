@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import threading
@@ -662,3 +664,25 @@ def test_what_the_bundle_announced_is_what_is_to_come(one_bucket: Bucket, shell:
     assert done.returncode == 0, done.stderr
     seen = [row for row in records(done.stderr) if row["type"] == "progress"]
     assert {(row["total_count"], row["total_bytes"]) for row in seen} == {(1000, 10**9)}
+
+
+def test_a_full_window_waits_and_does_nothing_else(one_bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(9_000):  # more than are taken in while nothing goes out
+        (source / f"{number}").write_text(str(number))
+    stream = hashed(source)
+    puts = itertools.count()
+
+    def plan(request: Request) -> tuple[Any, ...] | None:
+        # A few come back while the window is full, and then nothing does.
+        if request.method != "PUT":
+            return None
+        return ("stall", 30) if next(puts) > 400 else ("stall", 0.1)
+
+    one_bucket.plan = plan
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = shell.run(one_bucket, "dl-upload", URI, "--retry-for=0", "--stall=4", text=stream)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 69, done.stderr
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2

@@ -123,8 +123,10 @@ class Upload:
             for row in self._rows:
                 self._admit(row)
                 if len(self.pending) > WINDOW:
-                    self._room.clear()
-                    while len(self.pending) > WINDOW // 2:
+                    while True:
+                        self._room.clear()
+                        if len(self.pending) <= WINDOW // 2:
+                            break
                         self._room.wait(1.0)
             self.finished.put(_End(None))
         except BaseException as error:
@@ -217,7 +219,8 @@ class Upload:
                     yield row
                 else:
                     held.append(row)
-            self._room.set()
+            if len(pending) <= WINDOW // 2:
+                self._room.set()
             self._report()
             if pending and not pending[0].done:
                 sleep(NAP_S[len(pending) > MANY])
