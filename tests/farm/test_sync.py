@@ -427,10 +427,11 @@ class Door:
             target.close()
 
 
-def test_a_follower_fetches_what_comes(renders: Renders, place: Any) -> None:
+@pytest.mark.parametrize("program", [["dl-sync"], ["deadline", "queue", "sync-output", "--json"]])
+def test_a_follower_fetches_what_comes(renders: Renders, place: Any, program: list[str]) -> None:
     out, folder = place
     command = renders.command(
-        "dl-sync", "--follow", "--interval=0.2", "--checkpoint-dir", str(folder), "--ignore-storage-profiles"
+        *program, "--follow", "--interval=0.2", "--checkpoint-dir", str(folder), "--ignore-storage-profiles"
     )
     running = subprocess.Popen(command, env=renders.farm.environment, stdout=subprocess.PIPE, text=True)
     assert running.stdout is not None

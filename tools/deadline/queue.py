@@ -83,7 +83,7 @@ def sync_output(options: Arguments, shell: Shell) -> int:
       --force-bootstrap           Begin anew: heed no checkpoint.
       --conflict-resolution=<how>  Where a file exists: skip, overwrite or create_copy [default: overwrite].
       --dry-run                   Download nothing.
-      --json                      Print a summary as JSON.
+      --json                      Print a summary as JSON; with --follow, records as they come.
       --follow                    Go on: look again and again.
       --interval=<time>           With --follow, the time between two looks [default: 60s].
     """
@@ -97,11 +97,11 @@ def sync_output(options: Arguments, shell: Shell) -> int:
         "--follow",
     )
     interval = given(options, "--interval") if options["--follow"] else []
+    sync = ["dl-sync", *reach(options), *given(options, *names), *interval]
+    if options["--follow"] and options["--json"]:
+        return shell.become(*sync)  # there is no end to sum up at
     form = "json" if options["--json"] else "verbose"
-    return shell.run(
-        ["dl-sync", *reach(options), *given(options, *names), *interval],
-        ["dl-show", f"--output={form}", "sync-output"],
-    )
+    return shell.run(sync, ["dl-show", f"--output={form}", "sync-output"])
 
 
 COMMANDS = {
