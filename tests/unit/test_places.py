@@ -93,6 +93,8 @@ def chosen(tmp_path: Path, root: str, paths: list[str], *words: str, kind: str =
         (("--include=xrenders\\",), ["xrenders/a.exr"]),
         (("--exclude=*.exr",), ["A.EXR", "b.txt"]),
         (("--include=nothing",), []),
+        (("--include=./", "--include=b.txt"), ["b.txt"]),
+        (("--include=",), ["A.EXR", "a.exr", "b.txt", "sub/renders/x/a.exr", "xrenders/a.exr"]),
         (("--include=/out/*", "--match-paths-by=local"), []),
         (("--include=b.*", "--include=A.*"), ["A.EXR", "b.txt"]),
     ],

@@ -566,17 +566,17 @@ def _globs(patterns: Sequence[str]) -> Callable[[str], Any] | None:
     """
     from fnmatch import translate
 
-    if not patterns:
-        return None
     whole = []
     for pattern in patterns:
-        pattern = re.sub("/+", "/", pattern.replace("\\", "/")).removeprefix("./")
+        pattern = re.sub("/+", "/", pattern.replace("\\", "/").removeprefix("./"))
+        if not pattern:
+            continue  # is about nothing in particular
         if not re.match(r"[/*]|[A-Za-z]:", pattern):
             pattern = "*/" + pattern
         if pattern.endswith("/"):
             pattern += "*"
         whole.append(translate(pattern))
-    return re.compile("|".join(whole)).match
+    return re.compile("|".join(whole)).match if whole else None
 
 
 def _row_of(entry: Entry, root: str) -> File:
