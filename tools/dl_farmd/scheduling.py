@@ -8,6 +8,7 @@ Source: spec/service.md sections 8 to 10.
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from random import randint
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from . import capabilities, lookup, scaling, store
 from .errors import Conflict, ResourceNotFound
 from .operations import Call, Hold, operation
-from .run_status import BEGUN, CHANGING, Ledger, finish
+from .run_status import CHANGING, Ledger, finish
 
 ONLINE = ("STARTED", "IDLE", "RUNNING", "STOPPING")
 MANY_WORKERS = (16, 200)  # online in a fleet: above these, they ask less often
@@ -28,7 +29,7 @@ LOG_INTERVAL_S = "5"
 CLOSED = ("ARCHIVED", CHANGING)  # lifecycle statuses of jobs whose READY tasks are not handed out
 JOB_COLUMNS = (
     "job, job_id, farm_id, queue_id, priority, max_workers, lifecycle_status, retries, created_at,"
-    " n_assigned, n_starting, n_scheduled, n_running, attachments IS NOT NULL AS attached"
+    " attachments IS NOT NULL AS attached"
 )
 SILENT_S = 60  # at least this long without a word before a worker is lost
 HEARD_MS = 10_000  # how stale the time may be at which a worker was heard
@@ -416,29 +417,38 @@ class Scheduler:
         rows = self.db.execute(sql, (queue["queue_id"], *CLOSED))
         configuration = queue["scheduling_configuration"] or {}
         if "priorityBalanced" in configuration:
-            return iter(self.balanced(rows.fetchall(), held, configuration["priorityBalanced"]))
+            return iter(self.balanced(rows.fetchall(), self.running(queue), held, configuration["priorityBalanced"]))
         if "weightedBalanced" in configuration:
-            return iter(self.weighted(rows.fetchall(), held, configuration["weightedBalanced"]))
+            return iter(self.weighted(rows.fetchall(), self.running(queue), held, configuration["weightedBalanced"]))
         return rows
 
-    def balanced(self, jobs: list[sqlite3.Row], held: int | None, settings: dict[str, Any]) -> list[sqlite3.Row]:
+    def running(self, queue: sqlite3.Row) -> Counter[int]:
+        """How many tasks of each job of a queue run at a time: one a session, however many it was given ahead."""
+        sql = "SELECT job, count(*) FROM sessions WHERE queue_id = ? AND status = 'STARTED' GROUP BY job"
+        return Counter(dict(self.db.execute(sql, (queue["queue_id"],)).fetchall()))
+
+    def balanced(
+        self, jobs: list[sqlite3.Row], running: Counter[int], held: int | None, settings: dict[str, Any]
+    ) -> list[sqlite3.Row]:
         """Higher priority first; among equals the job with the fewest workers, then the older."""
         spare = settings.get("renderingTaskBuffer", 1)
 
         def rank(job: sqlite3.Row) -> tuple[int, int, bool, int]:
-            busy, here = busy_tasks(job), job["job"] == held
+            busy, here = running[job["job"]], job["job"] == held
             # The worker leaves its job only for one that has fewer running tasks by more than the buffer.
             return -job["priority"], busy - spare if here else busy, not here, job["job"]
 
         return sorted(jobs, key=rank)
 
-    def weighted(self, jobs: list[sqlite3.Row], held: int | None, settings: dict[str, Any]) -> list[sqlite3.Row]:
+    def weighted(
+        self, jobs: list[sqlite3.Row], running: Counter[int], held: int | None, settings: dict[str, Any]
+    ) -> list[sqlite3.Row]:
         """Highest weight first, of priority, failures, age and running tasks."""
         always = "maxPriorityOverride" in settings and "alwaysScheduleFirst" in settings["maxPriorityOverride"]
         never = "minPriorityOverride" in settings and "alwaysScheduleLast" in settings["minPriorityOverride"]
 
         def rank(job: sqlite3.Row) -> tuple[int, float, int]:
-            busy = busy_tasks(job) - (settings.get("renderingTaskBuffer", 1) if job["job"] == held else 0)
+            busy = running[job["job"]] - (settings.get("renderingTaskBuffer", 1) if job["job"] == held else 0)
             weight = (
                 job["priority"] * settings.get("priorityWeight", 100.0)
                 + job["retries"] * settings.get("errorWeight", -10.0)
@@ -636,11 +646,6 @@ def range_text(values: list[int]) -> str:
         else:
             parts.append([value, value])
     return ",".join(f"{first}-{last}" if last > first else str(first) for first, last in parts)
-
-
-def busy_tasks(job: sqlite3.Row) -> int:
-    """How many tasks of a job workers have in hand."""
-    return sum(job[f"n_{status.lower()}"] for status in BEGUN)
 
 
 def log_group(farm_id: str, owner_id: str) -> str:
