@@ -126,6 +126,13 @@ def begun(folder: Path) -> Scene:
     return scene
 
 
+def few(monkeypatch: pytest.MonkeyPatch, tasks: int) -> None:
+    """Have more than so few tasks be many, and so few a batch."""
+    for module in (run_status, capabilities):
+        monkeypatch.setattr(module, "MANY", tasks)
+    monkeypatch.setattr(changes, "BATCH", tasks)
+
+
 REQUESTS: dict[str, Any] = {
     **{
         f"job {target}": [("UpdateJob", None, {"targetTaskRunStatus": target})]
@@ -157,8 +164,7 @@ REQUESTS: dict[str, Any] = {
 def test_batches_lead_where_one_change_does(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ends = []
     for many in (1 << 40, 7):
-        for module in (run_status, changes, capabilities):
-            monkeypatch.setattr(module, "MANY", many)
+        few(monkeypatch, many)
         scene = begun(tmp_path / str(many))
         for operation, of, params in REQUESTS[name]:
             scene.call(operation, **(scene.steps[of] if of else scene.job), **params)
@@ -175,8 +181,7 @@ def test_batches_lead_where_one_change_does(name: str, tmp_path: Path, monkeypat
 
 
 def test_more_requests_while_a_change_is_carried_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (run_status, changes, capabilities):
-        monkeypatch.setattr(module, "MANY", 7)
+    few(monkeypatch, 7)
     scene = begun(tmp_path / "f")
     scene.call("UpdateJob", **scene.job, targetTaskRunStatus="CANCELED")
     job = scene.call("GetJob", **scene.job)
@@ -203,8 +208,7 @@ def test_more_requests_while_a_change_is_carried_out(tmp_path: Path, monkeypatch
 
 
 def test_too_many_failures_stop_a_large_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (run_status, changes, capabilities):
-        monkeypatch.setattr(module, "MANY", 7)
+    few(monkeypatch, 7)
     scene = Scene(tmp_path / "f", [step("a", 40), step("b", 40, "a")], maxFailedTasksCount=1)
     scene.report({1: "FAILED", 2: "FAILED"}, rounds=4)
     assert scene.call("GetJob", **scene.job)["lifecycleStatus"] == "UPDATE_IN_PROGRESS"
@@ -216,8 +220,7 @@ def test_too_many_failures_stop_a_large_job(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_large_step_follows_what_it_waits_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (run_status, changes, capabilities):
-        monkeypatch.setattr(module, "MANY", 7)
+    few(monkeypatch, 7)
     scene = Scene(tmp_path / "f", [step("a", 1), step("b", 40, "a")])
     scene.report({}, rounds=3)
     assert scene.call("GetStep", **scene.steps["a"])["taskRunStatus"] == "SUCCEEDED"
@@ -233,8 +236,7 @@ def test_a_large_step_follows_what_it_waits_for(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_large_job_that_no_fleet_can_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (run_status, changes, capabilities):
-        monkeypatch.setattr(module, "MANY", 7)
+    few(monkeypatch, 7)
     needs = {"hostRequirements": {"amounts": [{"name": "amount.worker.vcpu", "min": 999}]}}
     scene = Scene(tmp_path / "f", [step("a", 40, **needs), step("b", 40)])
     scene.carry_out()

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import capabilities, lookup, store
-from .run_status import ALIGN, CHANGING, MANY, WAITING, Ledger, move_some
+from .run_status import ALIGN, CHANGING, WAITING, Ledger, move_some
 
 LOOK_S = 0.25
+BATCH = 2000  # tasks in one transaction: short enough that a heartbeat does not notice
 
 
 def start(farm: Any) -> None:
@@ -48,7 +49,7 @@ def move(farm: Any, db: sqlite3.Connection, change: sqlite3.Row) -> bool:
     ledger = Ledger(db, farm.now_ms(), change["actor"])
     where, key = ("step = ?", change["step"]) if change["step"] is not None else ("job = ?", change["job"])
     steps = db.execute(f"SELECT {lookup.STEP_COLUMNS} FROM steps WHERE {where} ORDER BY position", (key,))
-    left = MANY
+    left = BATCH
     for step in steps.fetchall():
         left -= move_some(ledger, step, change["target"], bool(change["waiting"]), left)
         if left <= 0:
@@ -56,7 +57,7 @@ def move(farm: Any, db: sqlite3.Connection, change: sqlite3.Row) -> bool:
     ledger.settle()
     if ledger.readied and change["target"] == ALIGN:
         farm.emit("work", db, queue_id=store.value(db, "SELECT queue_id FROM jobs WHERE job = ?", change["job"]))
-    return left < MANY
+    return left < BATCH
 
 
 def finish(farm: Any, db: sqlite3.Connection, change: sqlite3.Row) -> None:
