@@ -42,6 +42,7 @@ UNSHOWN = {  # characters that lines for people have escaped
     code: repr(chr(code))[1:-1]
     for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 }
+UNSHOWN.update({0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)})  # bytes that are no UTF-8
 
 
 class Stopped(BaseException):

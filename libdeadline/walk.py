@@ -5,11 +5,12 @@ Order: the files of a folder by name, then its folders by name, each in full. Na
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from . import statuses
+from . import long_paths, statuses
 from .errors import Trouble
 
 SORTED_AT_ONCE = 50_000  # names of one folder; more than these come in sorted runs
@@ -42,12 +43,22 @@ def walk(
     while stack:
         folder, around = stack.pop()
         here = os.path.join(root, folder) if folder else root
+        descriptor = -1
         try:
-            listing = os.scandir(here)
+            try:
+                listing = os.scandir(here)
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG or os.scandir not in os.supports_fd:
+                    raise
+                # What it tells of its entries it asks this descriptor, which must stay open for so long.
+                descriptor = long_paths.opened(here, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                listing = os.scandir(descriptor)
             if follow:
-                status = os.stat(here)
+                status = long_paths.status(here)
                 around |= {(status.st_dev, status.st_ino)}
         except OSError as error:
+            if descriptor >= 0:
+                os.close(descriptor)
             if not folder:
                 raise
             note("unreadable", folder.rstrip("/"), error)
@@ -92,12 +103,14 @@ def walk(
                         elif selection is None or selection.enters(path):
                             folders.append(name)
                     else:
-                        note("special" if os.path.exists(entry.path) else "dangling", path, None)
+                        note("special" if _leads_somewhere(entry) else "dangling", path, None)
                 except OSError as error:
                     note("unreadable", path, error)
                 if len(names) >= SORTED_AT_ONCE:
                     yield folder, sorted(names)
                     names = []
+        if descriptor >= 0:
+            os.close(descriptor)
         if not found:
             note("empty", folder.rstrip("/") or ".", None)
         if names:
@@ -108,6 +121,14 @@ def walk(
                 note("undecodable", folder + name, None)
             else:
                 stack.append((f"{folder}{name}/", around))
+
+
+def _leads_somewhere(entry: os.DirEntry[str]) -> bool:
+    try:
+        entry.stat()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _id(entry: os.DirEntry[str]) -> tuple[int, int]:

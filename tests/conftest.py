@@ -211,3 +211,14 @@ def _line_matches(pattern: str, line: str) -> bool:
     if pattern.endswith(" (glob)"):
         return fnmatch.fnmatchcase(line, pattern[:-7].replace("[", "[[]"))
     return pattern == line
+
+
+@pytest.fixture
+def odd_names() -> list[str]:
+    """File names that something on the way could stumble over."""
+    return [
+        "n" * 255, "new\nline", "tab\tb", 'q"uo\'te', "back\\slash", "a\r", "\x01\x1b[2J", "\x7f", "trail.", "trail ",
+        " ", "...", "..x", ".hidden", "-rf", "--", "-", "*", "**", "?", "[a]", "a*b", "{x}", "$HOME", "`id`", "~",
+        "#", "%41", "+", "&amp;", "<x>", "con", "NUL", "COM1.txt", "a:b", "C:", "\u00e9", "e\u0301", "\U0001f600",
+        "\U0001f469\u200d\U0001f680", "\u2028", "\ufeffbom", "\uffff", "\ue000",
+    ]  # fmt: skip

@@ -27,7 +27,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from libdeadline import command, manifest, paths, statuses
+from libdeadline import command, long_paths, manifest, paths, statuses
 from libdeadline.command import Arguments, Run
 from libdeadline.errors import Trouble, os_trouble
 from libdeadline.records import File, Record, Root
@@ -56,7 +56,7 @@ def in_folder(folder: str, links: str, selection: Selection | None, run: Run) ->
             base = os.path.join(folder, here)
             for name in names:
                 try:
-                    status = os.stat(os.path.join(base, name))
+                    status = long_paths.status(os.path.join(base, name))
                 except FileNotFoundError:
                     continue  # gone meanwhile, and so it is told as deleted
                 row = File({"type": "file", "path": here + name, "root": folder})

@@ -356,7 +356,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def records(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line) for line in text.split("\n") if line]  # names have line ends of other kinds
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from orjson import dumps
 from xxhash import xxh3_128, xxh3_128_hexdigest
 
+from libdeadline import long_paths
 from libdeadline.paths import relative_problem
 from libdeadline.walk import is_utf8
 
@@ -211,7 +212,7 @@ class Hasher:
             return path  # type: ignore[no-any-return]  # it was refused before
         try:
             if known is not None:
-                status = os.stat(path, follow_symlinks=self.settings.follow)
+                status = long_paths.status(path, follow_symlinks=self.settings.follow)
                 if known[1:5] == _identity(status) and S_ISREG(status.st_mode):
                     return known
             return self._hash(path)
@@ -233,9 +234,9 @@ class Hasher:
 
     def _hash(self, path: str) -> Known:
         try:
-            descriptor = os.open(path, self.flags | NO_WAIT)
+            descriptor = long_paths.opened(path, self.flags | NO_WAIT)
         except BlockingIOError:  # someone holds a lease on it and is asked to give it up
-            descriptor = os.open(path, self.flags)
+            descriptor = long_paths.opened(path, self.flags)
         try:
             for _ in range(ATTEMPTS):
                 before = os.fstat(descriptor)

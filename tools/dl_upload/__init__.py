@@ -54,7 +54,7 @@ from threading import Event, Thread
 from time import sleep, time_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from libdeadline import command, statuses
+from libdeadline import command, long_paths, statuses
 from libdeadline.command import Arguments, Run
 from libdeadline.errors import Trouble, os_trouble
 from libdeadline.pool import taken
@@ -381,7 +381,7 @@ class Upload:
         """What is wrong with a file that was not read because its content is stored: it may be another one by now."""
         path = self._local_path(row)
         try:
-            about = os.stat(path)
+            about = long_paths.status(path)
             size = row.get("size", about.st_size)
             if (
                 about.st_size == size

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
-from libdeadline import statuses
+from libdeadline import long_paths, statuses
 from libdeadline.errors import Trouble, os_trouble
 from libdeadline.pool import Pool
 from libdeadline.records import File, Record
@@ -119,7 +119,7 @@ class Sender:
             item.outcome = "present"
         else:
             path = self.map(row)
-            descriptor = os.open(path, FLAGS)
+            descriptor = long_paths.opened(path, FLAGS)
             try:
                 about = os.fstat(descriptor)
                 if not stat.S_ISREG(about.st_mode):
@@ -152,7 +152,7 @@ def changed(path: str) -> Trouble:
 
 def holds(path: str, hash: str, size: int) -> bool:
     """Whether there is a regular file of that content at `path`. Raises: OSError."""
-    descriptor = os.open(path, FLAGS)
+    descriptor = long_paths.opened(path, FLAGS)
     try:
         about = os.fstat(descriptor)
         return stat.S_ISREG(about.st_mode) and about.st_size == size and hash_of(descriptor, size) == hash
@@ -162,7 +162,7 @@ def holds(path: str, hash: str, size: int) -> bool:
 
 def is_other(path: str, about: os.stat_result, hash: str) -> bool:
     """Whether the file at `path` is no longer the one that was opened, nor one alike. Raises: OSError where none is."""
-    now = os.stat(path)
+    now = long_paths.status(path)
     if now.st_ctime_ns == about.st_ctime_ns and now.st_ino == about.st_ino and now.st_size == about.st_size:
         return False
     return not holds(path, hash, about.st_size)
