@@ -104,7 +104,7 @@ Files in input folders that can't be stored are told of; names that are no UTF-8
 
   $ ln -s nothing b/scene/sub/dangling; mkfifo b/scene/sub/fifo; : >b/scene/sub/$'x\xff'
   $ try b | grep -v '"type":"[brfo]' | sed "s,$PWD,PWD," | sort
-  dl-bundle: the name 'PWD/b/scene/sub/x\udcff' is no UTF-8, which a manifest can't hold
+  dl-bundle: the name 'PWD/b/scene/sub/x\xff' is no UTF-8, which a manifest can't hold
   dl-bundle: warning: 'PWD/b/scene/sub/dangling' is a link to nothing, and is left out
   dl-bundle: warning: 'PWD/b/scene/sub/fifo' is no regular file, and is left out
   {"type":"end","tool":"dl-bundle","ok":false,"records":4,"files":1,"bytes":0,"status":65}
@@ -112,7 +112,7 @@ Files in input folders that can't be stored are told of; names that are no UTF-8
   {"type":"end","tool":"dl-bundle","ok":true,"records":4,"files":1,"bytes":0}
   $ rm b/scene/sub/*
   $ try -p Text=$'\xff' b | tail -n 1
-  dl-bundle: parameter 'Text': '\udcff' is no UTF-8
+  dl-bundle: parameter 'Text': '\xff' is no UTF-8
 
 A bundle that is none, or that is wrong, is refused in one line.
 
