@@ -112,7 +112,8 @@ class Download:
             if status:
                 return status
         if not found.roots:
-            self.tell("summary", NOTHING[self.what], NOTHING[self.what])
+            told = f"No {self.what} files match the globs." if self.globs else NOTHING[self.what]
+            self.tell("summary", told, told)
             return statuses.OK
         if not self.silent and not self.json and not self.chosen(found):
             print(f"{self.what.capitalize()} download canceled.")
