@@ -1022,6 +1022,9 @@ def test_a_file_that_lost_its_end_is_not_served(tmp_path: Path) -> None:
     os.truncate(file, 100)  # as after a power loss
     refused("404", client.head_object, Bucket=BUCKET, Key="lost")
     refused("NoSuchKey", client.get_object, Bucket=BUCKET, Key="lost")
+    # Nor listed, from which uploads would conclude that it is there.
+    listed = client.list_objects_v2(Bucket=BUCKET)
+    assert ("Contents" in listed, listed["KeyCount"]) == (False, 0)
     client.put_object(Bucket=BUCKET, Key="lost", Body=b"y", IfNoneMatch="*")
     assert content(client, "lost") == b"y"
     server.end()

@@ -17,7 +17,7 @@ from simulated_worker import Submitted, step, template
 from xxhash import xxh3_128_hexdigest
 
 from libdeadline import store
-from libdeadline.command import Arguments, Run
+from libdeadline.command import Arguments, Run, parse
 
 
 class Place:
@@ -124,18 +124,28 @@ def test_a_size_that_differs_and_a_manifest_that_is_none_are_told(place: Place) 
     assert "read me.txt" in said
 
 
-def test_a_content_that_is_listed_and_lost_is_missing(farm: Any, place: Place) -> None:
-    """As when a disk has lost a file: the store's listing still has its name."""
-    text = f"lost behind {place.prefix}"
-    place.put_manifest("m", {"f": text, "g": "fine"}, "/r")
-    files = Path(farm.environment["AWS_CONFIG_FILE"]).parents[1] / "store/files"
-    (kept,) = (path for path in files.glob("*/*") if path.read_bytes() == text.encode())
-    kept.chmod(0o644)
-    kept.write_bytes(text.encode()[:-3])
-    assert place.data_key(text) in place.stored()
-    (missing,), end, _ = place.run("dl-verify", status=1)
-    assert [missing["status"], missing["path"], missing["key"]] == ["missing", "f", place.data_key(text)]
-    assert [end["contents"], end["read"], end["gone"]] == [2, 1, 1]
+def test_a_content_that_is_listed_and_lost_is_missing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that goes between the listing and the reading matters to who needs it, and to nobody else."""
+    from dl_tools import dl_verify
+
+    place.put_manifest("m", {"f": "lost", "g": "fine"}, "/r")
+    place.put("of nobody")
+    read = dl_verify.Audit._read
+
+    def lose(audit: Any, item: Any) -> Any:
+        if item[0].key in (place.data_key("lost"), place.data_key("of nobody")):
+            place.s3.delete_object(Bucket=BUCKET, Key=item[0].key)
+        return read(audit, item)
+
+    monkeypatch.setattr(dl_verify.Audit, "_read", lose)
+    for name, value in place.farm.environment.items():
+        monkeypatch.setenv(name, value)
+    run = Run("dl-verify", "warning", "none")
+    audit = dl_verify.Audit(parse(dl_verify.__doc__ or "", ["--s3-root-uri", place.uri]), run)
+    (missing,) = audit.records()
+    assert [missing["status"], missing["path"], missing["key"]] == ["missing", "f", place.data_key("lost")]
+    assert [run.counts[name] for name in ("contents", "read", "gone", "missing")] == [3, 1, 2, 1]
+    assert audit.is_amiss
 
 
 def test_a_sample_reads_a_part_and_all_manifests(place: Place) -> None:

@@ -83,6 +83,8 @@ def list_objects(store: Store, request: Request, account: str) -> Response:
     else:
         start = query.get("start-after" if is_v2 else "marker", "").encode()
     found = page(store, request.bucket, prefix.encode(), delimiter.encode(), start, limit)
+    # One whose file a crash has cut is not served: were it listed, no client would store it again.
+    objects = [row for row in found.objects if store.is_whole(row)]
 
     shown = [element("Name", request.bucket), element("Prefix", key_text(prefix.encode(), encoding))]
     if delimiter:
@@ -91,7 +93,7 @@ def list_objects(store: Store, request: Request, account: str) -> Response:
     if encoding:
         shown.append(element("EncodingType", encoding))
     if is_v2:
-        shown.append(element("KeyCount", len(found.objects) + len(found.prefixes)))
+        shown.append(element("KeyCount", len(objects) + len(found.prefixes)))
         if "continuation-token" in query:
             shown.append(element("ContinuationToken", query["continuation-token"]))
         if query.get("start-after"):
@@ -104,7 +106,7 @@ def list_objects(store: Store, request: Request, account: str) -> Response:
             shown.append(element("NextMarker", key_text(found.last, encoding)))
     owner = f"<Owner>{element('ID', account)}{element('DisplayName', account)}</Owner>"
     with_owner = not is_v2 or query.get("fetch-owner") == "true"
-    for row in found.objects:
+    for row in objects:
         shown.append(
             f"<Contents>{element('Key', key_text(row.key, encoding))}"
             f"<LastModified>{time_text(row.modified)}</LastModified><ETag>&quot;{row.etag}&quot;</ETag>"
