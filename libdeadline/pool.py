@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .s3 import S3
 
 FIRST_THREADS = 8  # before anything has been answered
-NEAR_THREADS, FAR_THREADS = 16, 64  # on this machine, and where answers take their time
+NEAR_THREADS, FAR_THREADS = 8, 64  # on this machine, and where answers take their time
 MOST_THREADS = 128
 FAR_S = 0.002  # an answer that is never quicker comes from afar
 THREAD_S = 0.0002  # there, a thread for each such part of the time that an answer takes

@@ -852,8 +852,13 @@ class S3:
 
 
 def _has_etag(response: Response) -> bool:
-    """Whether an answer about an object is S3's, which never does without."""
-    return response.status not in (200, 201, 204) or response.header("etag") is not None
+    """Whether an answer about an object is that of a store, which never does without.
+
+    Plain WebDAV tells of what it stored by 201 or 204 and nothing else, as nothing that only stands in between does.
+    """
+    if response.status not in (200, 201, 204):
+        return True
+    return response.header("etag") is not None or (response.status != 200 and not response.body)
 
 
 def _has_upload_id(response: Response) -> bool:
