@@ -14,6 +14,7 @@ import pytest
 from in_process import CAPABILITIES, Service, error_of, one_of_each
 from model_values import MODEL, OPERATIONS, SHAPES, valid
 
+READER = "99999999-3333-3333-4444-555555555555"
 COPIER = "99999999-2222-3333-4444-555555555555"
 WORKER = {
     "AssumeFleetRoleForWorker", "AssumeQueueRoleForWorker", "UpdateWorker", "UpdateWorkerSchedule",
@@ -236,3 +237,45 @@ def test_a_job_is_not_copied_from_where_one_may_not_read(service: Service, ids: 
         **{**about, "membershipLevel": "VIEWER"},
     )  # fmt: skip
     assert service.call("CreateJob", copy, who=person).status == 201
+
+
+def test_who_may_read_and_write_which_logs(service: Service, ids: dict[str, str], who: dict[str, Any]) -> None:
+    from dl_tools.dl_farmd import auth, logs
+    from dl_tools.dl_farmd.errors import OtherProtocol
+
+    store = logs.Logs(service.farm.folder / "logs.sqlite", service.farm)
+    farm, queue, fleet = ids["farmId"], ids["queueId"], ids["fleetId"]
+    person = service.mint(kind="user", name="member", principal_id=READER)
+    about = {"principalType": "USER", "identityStoreId": "d-0123456789", "membershipLevel": "VIEWER"}
+    service.make("AssociateMemberToFleet", farmId=farm, fleetId=fleet, principalId=READER, **about)
+    session = (f"/aws/deadline/{farm}/{queue}", ids["sessionId"])
+    worker_log = (f"/aws/deadline/{farm}/{fleet}", ids["workerId"])
+    foreign = (f"/aws/deadline/farm-{'0' * 32}/queue-{'0' * 32}", ids["sessionId"])
+    other = ("/somewhere/else", "s")
+    reads, writes = sorted(logs.READS), sorted(set(logs.FUNCTIONS) - logs.READS)
+    readers = {
+        "VIEWER": {session, worker_log, foreign}, "CONTRIBUTOR": {session, worker_log, foreign},
+        "MANAGER": {session, worker_log, foreign}, "OWNER": {session, worker_log, foreign},
+        "queue_user": {session}, "queue_read": {session}, "queue_worker": {session}, "fleet_read": {worker_log},
+        "member": {worker_log}, "owner_of_another_farm": {foreign},
+    }  # fmt: skip
+    writers = {"worker": {session, worker_log}}
+    for kind, key in {**who, "member": person}.items():
+        if kind == "admin":
+            continue
+        resolved = service.farm.ring.resolve(key.access_key_id, key.session_token)
+        principal = auth.principal_of(resolved, service.farm.account)
+        for place in (session, worker_log, foreign, other):
+            for name in (*reads, *writes):
+                params = {"logGroupName": place[0], "logStreamName": place[1]}
+                allowed = place in (readers.get(kind, set()) if name in reads else writers.get(kind, set()))
+                if name in writes and name != "PutLogEvents":
+                    allowed = False
+                try:
+                    store.authorize(principal, name, params)
+                    may = True
+                except OtherProtocol as error:
+                    assert error.code == "AccessDeniedException"
+                    may = False
+                assert may == allowed, (kind, name, place)
+    store.close()

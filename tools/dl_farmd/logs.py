@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from . import log_patterns, store
+from . import auth, log_patterns, store
 from .errors import OtherProtocol, ServiceError, UnknownOperation, Validation
 from .protocol import Model, Operation
 
@@ -166,9 +166,11 @@ class Logs:
                 return
             if self._worker_of(owner_id, stream) == claims.get("worker"):
                 return
-        elif name in READS and farm_id and claims.get("farm") in (None, farm_id):
-            if kind == "user":
+        elif name in READS and kind == "user" and farm_id:
+            place = {"farmId": farm_id, f"{owner_id.partition('-')[0]}Id": owner_id}
+            if auth.level_at(claims, place, self.farm.db) >= auth.LEVELS["VIEWER"]:
                 return
+        elif name in READS and farm_id and claims.get("farm") == farm_id:
             if kind in ("queue_user", "queue_read", "queue_worker") and owner_id == claims.get("queue"):
                 return
             if kind == "fleet_read" and owner_id == claims.get("fleet"):
