@@ -143,10 +143,18 @@ class Group:
     def __init__(self, location: str | None, limit: str, flavour: Any = os.path) -> None:
         self.location, self.limit, self.flavour = location, limit, flavour
         self.common: str | None = None
+        self._inside = ""  # what a path begins with that the common path holds already
 
     def add(self, path: str) -> None:
         """Widen the common path so that it holds `path`, absolute and normal."""
-        self.common = path if self.common is None else common(self.common, path, self.flavour)
+        if self.common is None:
+            self.common = path
+        elif not path.startswith(self._inside):
+            self.common = common(self.common, path, self.flavour)
+        else:
+            return
+        separator = self.flavour.sep
+        self._inside = self.common if self.common.endswith(separator) else self.common + separator
 
 
 class Grouping:
