@@ -225,9 +225,11 @@ def audit(folder: Path, *, limits_lowered: bool = False) -> None:
         "SELECT session, workers.status FROM sessions LEFT JOIN workers USING (worker)"
         " WHERE sessions.status = 'STARTED' AND coalesce(workers.status, 'gone') NOT IN ('RUNNING', 'STOPPING')",
     )
+    most = json.loads(config.read_text()).get("settings", {}) if (config := folder / "config.json").exists() else {}
     none(
-        "workers with several sessions",
-        "SELECT worker, count(*) AS n FROM sessions WHERE status = 'STARTED' GROUP BY worker HAVING n > 1",
+        "workers with more sessions than they may have",
+        "SELECT worker, count(*) AS n, count(DISTINCT queue_id) AS queues FROM sessions WHERE status = 'STARTED'"
+        f" GROUP BY worker HAVING n > {int(most.get('worker_sessions', 1))} OR queues > 1",
     )
     if not limits_lowered:
         none(

@@ -26,6 +26,7 @@ from simulated_worker import CAPABILITIES, STATUSES, audit, environment, step, t
 SETTINGS = {"worker_hold_s": 0, "worker_silence_s": 5, "worker_look_s": 0.2, "retention_look_s": 86_400}
 LIMIT = "amount.soak"
 KIND = "attr.soak.kind"
+VCPU = "amount.worker.vcpu"  # of which each worker has 4
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "NOT_COMPATIBLE")
 MADE = ("CREATE_COMPLETE", "UPDATE_IN_PROGRESS", "UPDATE_SUCCEEDED")
 OPEN = ("ASSIGNED", "RUNNING", "CANCELING", "SCHEDULED", "INTERRUPTING")
@@ -43,6 +44,7 @@ class Step:
     after: set[str]
     special: bool  # only hosts of the second fleet can run it
     limited: int  # how much of the limit a task takes
+    vcpu: int  # of a worker; 0: all of it
     chunk: dict[str, Any] | None
     stopped: bool = False  # told to stop, and not requeued since
 
@@ -134,8 +136,24 @@ class Recorder:
             if not set(canceled) <= set(after.get(session_id, ())):
                 raise Breach(f"{session_id}: {canceled} are to be cancelled, {after.get(session_id)} are open")
         self.open[agent.worker_id] = after
+        if len(after) > 1:
+            self.check_share(agent, answer)
         if len({listed["queueId"] for listed in answer["assignedSessions"].values()}) > 1:
             raise Breach(f"{agent.worker_id} has sessions of several queues")
+
+    def check_share(self, agent: Agent, answer: dict[str, Any]) -> None:
+        """A worker with several sessions: all of them say what they need, and there is enough of it."""
+        needs = [
+            self.known(each["jobId"]).steps[self.step_of(i)].vcpu for i, each in answer["assignedSessions"].items()
+        ]
+        if len(needs) > self.soak.most_sessions or 0 in needs or sum(needs) > 4:
+            raise Breach(f"{agent.worker_id} has sessions that need {needs} of 4")
+        self.checked["shared"] += 1
+
+    def step_of(self, session_id: str) -> str:
+        return next(
+            run.body["stepId"] for run in self.runs.values() if run.session == session_id and run.kind == "taskRun"
+        )
 
     def check_order(self, session_id: str, known: list[str], new: list[dict[str, Any]]) -> None:
         numbers = [int(each["sessionActionId"].rpartition("-")[2]) for each in new]
@@ -265,12 +283,13 @@ class Recorder:
             for listed in soak.pages("list_steps", "steps", **where):
                 written = next(each for each in job.template["steps"] if each["name"] == listed["name"])
                 wanted = written.get("hostRequirements", {})
-                limited = sum(each["min"] for each in wanted.get("amounts", ()))
+                needs = {each["name"]: each["min"] for each in wanted.get("amounts", ())}
                 about = Step(
                     listed["name"],
                     {each["dependsOn"] for each in written.get("dependencies", ())},
                     bool(wanted.get("attributes")),
-                    limited,
+                    needs.get(LIMIT, 0),
+                    needs.get(VCPU, 0),
                     self.chunks(where, written, listed["stepId"]),
                 )
                 job.steps[listed["stepId"]] = about
@@ -493,8 +512,8 @@ class Agent:
 class Soak:
     """One run: `wild` for some turns, then calm until all is done, then the audits."""
 
-    def __init__(self, farmd: Any, seed: int, agents: int = 6) -> None:
-        self.farmd = farmd
+    def __init__(self, farmd: Any, seed: int, agents: int = 6, most_sessions: int = 1) -> None:
+        self.farmd, self.most_sessions = farmd, most_sessions
         self.chance = random.Random(seed)
         self.luck = self.chance.random
         self.wild = True
@@ -557,12 +576,14 @@ class Soak:
                       jobAttachmentSettings=store,
                       schedulingConfiguration={"priorityBalanced": {"renderingTaskBuffer": 1}})["queueId"],
         ]  # fmt: skip
-        special = json.loads(json.dumps(CONFIGURATION))
+        ordinary = json.loads(json.dumps(CONFIGURATION))
+        ordinary["customerManaged"]["workerCapabilities"]["vCpuCount"] = {"min": 4}
+        special = json.loads(json.dumps(ordinary))
         special["customerManaged"]["workerCapabilities"]["customAttributes"] = [{"name": KIND, "values": ["special"]}]
         self.fleets = [
             self.call("create_fleet", farmId=self.farm, displayName=name, roleArn=ROLE, maxWorkerCount=100,
                       configuration=configuration)["fleetId"]
-            for name, configuration in (("ordinary", CONFIGURATION), ("special", special))
+            for name, configuration in (("ordinary", ordinary), ("special", special))
         ]  # fmt: skip
         self.associations = {}
         for queue in self.queues:
@@ -646,10 +667,15 @@ class Soak:
             }
         if self.luck() < 0.25:
             made["stepEnvironments"] = [environment("Step1")]
+        needs: dict[str, Any] = {}
         if self.luck() < 0.25:
-            made["hostRequirements"] = {"amounts": [{"name": LIMIT, "min": chance.randint(1, 2)}]}
-        elif self.luck() < 0.15:
-            made["hostRequirements"] = {"attributes": [{"name": KIND, "anyOf": ["special"]}]}
+            needs["amounts"] = [{"name": LIMIT, "min": chance.randint(1, 2)}]
+        if self.luck() < 0.5:
+            needs["amounts"] = [*needs.get("amounts", []), {"name": VCPU, "min": chance.randint(1, 2)}]
+        if self.luck() < 0.15:
+            needs["attributes"] = [{"name": KIND, "anyOf": ["special"]}]
+        if needs:
+            made["hostRequirements"] = needs
         made["script"]["actions"]["onRun"]["timeout"] = 60
         return made
 
@@ -996,13 +1022,14 @@ def soak(folder: Any, seed: int, turns: int, **more: Any) -> dict[str, Any]:
     from conftest import Farmd
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps({"settings": SETTINGS}))
+    most_sessions = 3 if seed % 4 > 1 else 1
+    (folder / "config.json").write_text(json.dumps({"settings": {**SETTINGS, "worker_sessions": most_sessions}}))
     # Every other soak has jobs of a few tasks changed as those of very many are: see run_status.MANY.
     few = "from dl_tools.dl_farmd import changes, run_status\nrun_status.MANY = changes.MANY = 2"
     farmd = Farmd(folder, prelude=few if seed % 2 else "")
     run = SimpleNamespace(soak=None)
     try:
-        run.soak = Soak(farmd, seed)
+        run.soak = Soak(farmd, seed, most_sessions=most_sessions)
         return run.soak.run(turns, **more)
     except BaseException:
         if run.soak is not None:

@@ -264,6 +264,39 @@ def test_sessions_share_a_worker_as_far_as_it_goes(made: Any) -> None:
     assert farm.status(worker) == "IDLE"
 
 
+def test_what_needs_a_whole_worker_is_not_kept_from_it_by_smaller_work(made: Any) -> None:
+    farm = made({"worker_sessions": 2}, configuration=LARGE_FLEET)
+    jobs = {name: farm.submit(step(name, 1, vcpu=2)) for name in "abcd"}
+    worker = farm.worker(LARGE)
+    told = farm.ask(worker)
+    assert names(farm, told) == ["a", "b"]
+    for name in "cd":
+        farm.make("UpdateJob", **jobs[name], priority=10)
+    farm.submit(step("whole", 1))
+    done = {"completedStatus": "SUCCEEDED", "startedAt": NOW, "endedAt": NOW}
+    first, second = (each["sessionActions"][0]["sessionActionId"] for each in told["assignedSessions"].values())
+    assert names(farm, farm.ask(worker, {first: done})) == ["b"]
+    assert names(farm, farm.ask(worker, {second: done})) == ["whole"]
+
+
+def test_a_step_whose_last_task_went_to_a_session_in_hand(made: Any) -> None:
+    """The next session is chosen by what is left, not by what there was."""
+    farm = made({"worker_sessions": 3}, configuration=LARGE_FLEET)
+    job = farm.submit(step("a", 3, vcpu=2))
+    worker = farm.worker(LARGE)
+    farm.finish(worker)
+    assert farm.make("GetJob", **job)["taskRunStatus"] == "SUCCEEDED"
+    job = farm.submit(step("a", 4, vcpu=2))
+    told = farm.ask(worker)
+    assert names(farm, told) == ["a", "a", "a"]
+    done = {"completedStatus": "SUCCEEDED", "startedAt": NOW, "endedAt": NOW}
+    ended = [each["sessionActions"][0]["sessionActionId"] for each in told["assignedSessions"].values()][:2]
+    told = farm.ask(worker, dict.fromkeys(ended, done))
+    assert names(farm, told) == ["a", "a"]
+    farm.finish(worker)
+    assert farm.make("GetJob", **job)["taskRunStatus"] == "SUCCEEDED"
+
+
 def test_all_sessions_of_a_worker_are_of_one_queue(made: Any) -> None:
     farm = made({"worker_sessions": 4}, configuration=LARGE_FLEET)
     other = farm.new_queue()

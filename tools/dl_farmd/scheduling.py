@@ -254,8 +254,9 @@ class Scheduler:
         if self.worker["status"] == "STOPPING" or self.is_surplus:
             return
         most = max(1, int(self.farm.settings.get("worker_sessions", 1)))
+        self.ledger.settle()  # a choice reads the counts
         while len(in_hand) < most and self.open_next(in_hand):
-            self.ledger.settle()  # the next choice reads the counts
+            self.ledger.settle()
             in_hand = open_sessions(self.db, self.worker["worker"])
 
     def advance(self, session: sqlite3.Row) -> bool:
@@ -361,7 +362,7 @@ class Scheduler:
         for offset, queue in enumerate(queues[turn:] + queues[:turn]):
             for job, step in self.candidates(queue):
                 if beside and not self.has_room(step, beside):
-                    continue
+                    return False  # smaller work, one after the other, would else keep it from the worker for ever
                 if self.open_session(queue, job, step):
                     rotation = (turn + offset + 1) % len(queues)
                     if not beside and rotation != self.worker["rotation"]:
