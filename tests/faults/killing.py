@@ -24,10 +24,13 @@ from typing import Any, NamedTuple
 from gate import Gate
 from xxhash import xxh3_128_hexdigest
 
+from libdeadline.aws import Credentials
+from libdeadline.s3 import S3, Found
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "farm"))
 from renders import BUCKET, Renders
 
-PART_BYTES = 16 << 20
+PART_BYTES = 8 << 20  # to a store on this machine
 LARGE_BYTES = 32 << 20  # from here on files are sent in parts, and taken up where a killed run left them
 HEADS_BYTES = 4096  # of an answer, at most
 END_S = 90
@@ -60,13 +63,14 @@ class Trials:
 
     def __init__(self, farm: Any, folder: Path, dice: random.Random, large: int = 2) -> None:
         self.farm, self.folder, self.dice = farm, folder, dice
+        self.s3 = _store_of(farm)
+        self._seen: set[Found] = set()  # objects that were looked at
         self.store = Gate(farm.environment["AWS_ENDPOINT_URL_S3"])
         self.service = Gate(farm.environment["AWS_ENDPOINT_URL_DEADLINE"])
         self.count = 0
         self.root = folder / "tree"
         self.files = self._tree(large)
         self.usual: dict[str, dict[str, int]] = {}  # kind: what the work takes undisturbed
-        self._renders: Renders | None = None
         self._fetched: tuple[str, Path] | None = None
 
     def close(self) -> None:
@@ -108,6 +112,7 @@ class Trials:
             **self.farm.environment,
             "HOME": str(self.home),
             "TMPDIR": str(self.home / "tmp"),
+            "PYTHONFAULTHANDLER": "1",
             "AWS_ENDPOINT_URL_S3": self.store.url,
             "AWS_ENDPOINT_URL_DEADLINE": self.service.url,
         }
@@ -325,22 +330,22 @@ class Trials:
 
     def _check_bucket(self, prefix: str, *, whole: bool, manifests: int = 0) -> None:
         """Every key holds what its name says; no manifest is there before its files; nothing half done is left."""
-        s3 = self.renders.s3
-        found = {}
-        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{prefix}/"):
-            for row in page.get("Contents", ()):
-                found[row["Key"].removeprefix(f"{prefix}/")] = row["Key"]
         wanted = {f"Data/{xxh3_128_hexdigest(content)}.xxh128": content for content in self.files.values()}
-        for name, key in found.items():
-            if name.startswith("Data/"):
-                body = s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
-                if name not in wanted or body != wanted[name]:
-                    raise Violation(f"'{key}' holds what its name does not say")
-        published = [name for name in found if name.startswith("Manifests/")]
-        if published and not wanted.keys() <= found.keys():
+        found = set()
+        for row in self._listed(prefix):
+            name = row.key.removeprefix(f"{prefix}/")
+            found.add(name)
+            if name.startswith("Data/") and row not in self._seen:
+                self._seen.add(row)
+                got = self.s3.get(row.key)
+                if got is None or bytes(got.data) != wanted.get(name):
+                    raise Violation(f"'{row.key}' holds what its name does not say")
+        stored = {name for name in found if name.startswith("Data/")}
+        published = found - stored
+        if published and stored != wanted.keys():
             raise Violation(f"a manifest is there before its files: {published}")
         if whole:
-            if wanted.keys() != {name for name in found if name.startswith("Data/")}:
+            if stored != wanted.keys():
                 raise Violation("the bucket is not whole")
             if len(published) != manifests:
                 raise Violation(f"manifests: {published}")
@@ -356,14 +361,15 @@ class Trials:
                 raise Violation(f"a signal left uploads behind: {left}")
 
     def _uploads(self, prefix: str) -> list[str]:
-        found = self.renders.s3.list_multipart_uploads(Bucket=BUCKET, Prefix=f"{prefix}/")
-        return [row["Key"] for row in found.get("Uploads", ())]
+        return [each.key for each in self.s3.uploads(f"{prefix}/")]
+
+    def _listed(self, prefix: str) -> list[Found]:
+        return [row for page in self.s3.pages(f"{prefix}/") for row in page.found]
 
     def _empty(self, prefix: str) -> None:
-        s3 = self.renders.s3
-        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=f"{prefix}/"):
-            for row in page.get("Contents", ()):
-                s3.delete_object(Bucket=BUCKET, Key=row["Key"])
+        keys = [row.key for row in self._listed(prefix)]
+        for start in range(0, len(keys), 1000):
+            self.s3.delete_many(keys[start : start + 1000])
 
     def _check_home(self) -> None:
         """Nothing but caches and settings is left in the home, and nothing in the folder for temporary files."""
@@ -435,16 +441,11 @@ class Trials:
     # Syncs.
 
     @property
-    def renders(self) -> Renders:
-        if self._renders is None:
-            self._renders = Renders(self.farm)
-        return self._renders
-
-    @property
     def rendered(self) -> tuple[Path, dict[str, bytes]]:
         """The folder that jobs put out to, and what they put out."""
         out = self.folder / "out"
         if not hasattr(self, "_outputs"):
+            self.renders = Renders(self.farm)
             outputs = {}
             for number in range(30):
                 outputs[f"{number % 3}/{number}"] = f"{number} " * self.dice.randrange(0, 60_000)
@@ -540,3 +541,19 @@ class Trials:
             if not path.name.endswith(("_checkpoint.json", "_failed_jobs.json", "_status.json")):
                 raise Violation(f"'{path}' is left")
             json.loads(path.read_text())
+
+
+def _store_of(farm: Any) -> S3:
+    """The farm's store as its owner reaches it, past the gate."""
+    script = """
+import json
+from libdeadline.targets import target
+session = target({}).session
+keys = session.credentials()
+print(json.dumps([session.endpoint("s3"), session.region,
+                  keys.access_key_id, keys.secret_access_key, keys.session_token]))
+"""
+    done = farm.run("python3", "-c", script)
+    assert done.returncode == 0, done.stderr
+    endpoint, region, *keys = json.loads(done.stdout)
+    return S3(endpoint, region, lambda: Credentials(*keys), BUCKET)
