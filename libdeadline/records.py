@@ -26,8 +26,23 @@ else:
 
         def __getattr__(self, name):
             global orjson
-            import orjson
+            import signal
 
+            held = []
+            before = {}
+            try:
+                # An exception in the middle of its initialisation, as a handler raises it, crashes the interpreter.
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    before[number] = signal.signal(number, lambda number, frame: held.append(number))
+            except ValueError:
+                pass  # not the main thread, which is the one that handlers run in
+            try:
+                import orjson
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            for number in held:
+                signal.raise_signal(number)
             return getattr(orjson, name)
 
     orjson = _Orjson()

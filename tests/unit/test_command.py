@@ -45,6 +45,15 @@ def stage(args, run):
         run.fail(Trouble("one of many", 66, path="x"))
     if how == "answer":
         return 3
+    if how == "loading":
+        seen = []
+        def hook(event, words):
+            if event == "import" and (seen or words[0] == "orjson.orjson"):
+                seen.append(words[0])
+                if len(seen) == 5:
+                    os.kill(os.getpid(), 15)
+        sys.addaudithook(hook)
+        yield File.of(path="x")
     if how == "wait":
         try:
             run.progress.update(done_count=1, total_count=2)
@@ -157,6 +166,14 @@ def test_a_signal_cleans_up_and_ends_the_stream(tool: list[str], number: int) ->
     assert process.returncode == 128 + number
     assert json.loads(out)["ok"] is False
     assert b"cleaned up" in err
+
+
+def test_a_signal_while_the_codec_loads_waits_until_it_is_there(tool: list[str]) -> None:
+    """The codec's initialisation, interrupted by an exception, crashes the interpreter."""
+    done = run(tool, "--fail=loading")
+    assert done.returncode == 128 + signal.SIGTERM, done
+    assert json.loads(done.stdout.splitlines()[-1])["ok"] is False
+    assert done.stderr == "dl-sample: stopped by signal 15\n"
 
 
 def test_a_closed_pipe_ends_it_quietly(tool: list[str]) -> None:

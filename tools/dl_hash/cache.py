@@ -17,8 +17,9 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import orjson
 from xxhash import xxh3_64_digest
+
+from libdeadline.records import orjson
 
 Known = tuple[str, int, int, int, int, str]
 """Path (absolute), size, mtime in ns, ctime in ns, inode, hash."""

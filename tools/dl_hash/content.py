@@ -9,11 +9,11 @@ from mmap import mmap
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from orjson import dumps
 from xxhash import xxh3_128, xxh3_128_hexdigest
 
 from libdeadline import long_paths
 from libdeadline.paths import relative_problem
+from libdeadline.records import orjson
 from libdeadline.walk import is_utf8
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from .cache import Cache, Known
 
+dumps = orjson.dumps
 QUICK_BYTES = 1 << 22  # read in a millisecond
 BLOCK_BYTES = 1 << 20
 SMALLEST_KEPT_BYTES = 1 << 12  # below this reading a file costs no more than asking the cache about it
