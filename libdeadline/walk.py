@@ -105,7 +105,8 @@ def walk(
                     else:
                         note("special" if _leads_somewhere(entry) else "dangling", path, None)
                 except OSError as error:
-                    note("unreadable", path, error)
+                    # A link that leads back to itself leads to nothing.
+                    note(*(("dangling", path, None) if error.errno == errno.ELOOP else ("unreadable", path, error)))
                 if len(names) >= SORTED_AT_ONCE:
                     yield folder, sorted(names)
                     names = []

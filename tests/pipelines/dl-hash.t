@@ -72,12 +72,14 @@ Links, sockets and the like, and names that are no UTF-8: as the policies say.
   dl-hash: '\xff' is left out: its name is no UTF-8, which a manifest can't hold
   dl-hash: 'dangling' is left out: it is a link to nothing
   dl-hash: warning: 'fifo' is left out: it is no regular file
+  dl-hash: warning: 'linked' is left out: it is a link to a folder, and those are entered with --links=follow
   $ dl-hash --missing warn --undecodable warn --special skip --empty-dirs warn . 2>../err | grep -o '"path":"[^"]*"\|"left_out.*\|"empty.*'; sort ../err
   "path":"file"
   "path":"d/f"
   "left_out":4,"empty_dirs":1}
   dl-hash: warning: '\xff' is left out: its name is no UTF-8, which a manifest can't hold
   dl-hash: warning: 'dangling' is left out: it is a link to nothing
+  dl-hash: warning: 'linked' is left out: it is a link to a folder, and those are entered with --links=follow
   dl-hash: warning: 'void' is left out: it is an empty folder, which a manifest can't hold
   $ dl-hash --links follow --missing skip --undecodable skip . 2>/dev/null | grep -o '"path":"[^"]*"'
   "path":"file"

@@ -112,7 +112,7 @@ class Leaving:
         elif why == "special":
             self._do("warn", f"'{path}' is no regular file, and is left out", statuses.DATA, path)
         elif why == "link":
-            self.run.info(f"'{path}' is a link to a folder, and is not entered")
+            self._do("warn", f"'{path}' is a link to a folder, and is not entered", statuses.DATA, path)
 
     def _do(self, do: str, message: str, status: int, path: str) -> None:
         if do == "fail":

@@ -22,8 +22,9 @@ Options:
   --exact-globs         A glob that matches a folder is not about what is in it:
                         <folder>/** is. Of excludes, too, --no-hidden holds.
   --links=<how>         files: a link counts as the file that it leads to, and
-                        linked folders are not entered; follow: they are; skip:
-                        links are left out; fail: a link is a failure
+                        linked folders are left out with a warning; follow:
+                        they are entered; skip: links are left out; fail: a
+                        link is a failure
                         [default: files].
   --special=<do>        What to do about sockets, devices and the like: skip, warn
                         or fail [default: warn].
@@ -44,6 +45,7 @@ Options:
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -62,6 +64,7 @@ REASONS = {
     "loop": "it is a link to a folder that it lies in",
     "special": "it is no regular file",
     "link": "it is a link",
+    "folder link": "it is a link to a folder, and those are entered with --links=follow",
     "dangling": "it is a link to nothing",
     "undecodable": "its name is no UTF-8, which a manifest can't hold",
     "empty": "it is an empty folder, which a manifest can't hold",
@@ -76,22 +79,25 @@ class Policies:
         chosen = {
             name: args.choice(f"--{name}", DOS) or "fail" for name in ("special", "missing", "changed", "undecodable")
         }
-        links = args["--links"]
+        self.links = links = args["--links"]
         self.do = {
             **chosen,
             "dangling": chosen["missing"],
             "empty": args.choice("--empty-dirs", DOS) or "skip",
             "link": "fail" if links == "fail" else "skip",
+            "folder link": "warn",
             "loop": "fail" if links == "fail" else "warn",
         }
 
     def note(self, why: str, path: str, error: OSError | None) -> None:
         """Told by a walk."""
         if error is not None and why == "unreadable":
-            if isinstance(error, FileNotFoundError):
+            if error.errno in (errno.ENOENT, errno.ELOOP):
                 why = "missing"
             self.report(why, path, f"cannot read '{path}': {error.strerror}")
         else:
+            if why == "link" and self.links == "files":
+                why = "folder link"  # of those to files none is left out
             self.report(why, path, f"'{path}' is left out: {REASONS[why]}")
 
     def report(self, why: str, path: str, message: str) -> None:

@@ -229,6 +229,8 @@ class Hasher:
             return Refused("missing", path, f"cannot read '{path}': {error.strerror}")
         if error.errno == errno.ELOOP and not self.settings.follow:
             return Refused("link", path, f"'{path}' is a link")
+        if error.errno == errno.ELOOP:
+            return Refused("missing", path, f"cannot read '{path}': {error.strerror}")
         if error.errno == errno.ENXIO:
             return Refused("special", path, f"'{path}' is no regular file")
         return Refused("unreadable", path, f"cannot read '{path}': {error.strerror}")
