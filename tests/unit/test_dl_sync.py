@@ -106,6 +106,19 @@ def test_a_damaged_list_of_failures_counts_as_none(tmp_path: Path, text: str) ->
     assert Failures(str(path)).counts == {}
 
 
+def test_a_full_disk_gives_no_job_up(tmp_path: Path) -> None:
+    failures = Failures(str(tmp_path / "f"))
+    for _ in range(9):
+        failures.add("job-1", "DISK_FULL")
+        failures.add("job-2", "PATH_NOT_FOUND")
+    failures.add("job-3", "UNKNOWN")
+    failures.add("job-3", "NETWORK_ERROR")
+    failures.save()
+    kept = Failures(str(tmp_path / "f"))
+    assert kept.counts == {"job-1": 1, "job-2": 9, "job-3": 1}
+    assert [kept.retried(), kept.is_given_up("job-2")] == [["job-1", "job-3"], True]
+
+
 def test_the_lock_is_held_by_one_and_taken_over_from_the_dead(tmp_path: Path) -> None:
     path, told = str(tmp_path / "lock.pid"), []
     with pid_lock(path, told.append):

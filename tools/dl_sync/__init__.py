@@ -323,7 +323,7 @@ class _Keeping:
             return
         # It is new to the next run, which fetches all of its output.
         self.checkpoint.jobs.pop(job_id, None)
-        counts[job_id] = counts.get(job_id, 0) + 1
+        self.failures.add(job_id, done.result.error_code)
         if self.failures.is_given_up(job_id):
             self.sync.run.warn(
                 f"the output of the job '{job_id}' failed {counts[job_id]} times: given up until --force-bootstrap"

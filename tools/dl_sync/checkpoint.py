@@ -19,6 +19,7 @@ from libdeadline.errors import Trouble
 WINDOW_S = 120  # by which a search may lag behind what happened
 MOST_FAILURES = 5  # of one job, after which it is given up
 SKEW_S = 60.0  # by which the clock of a file server may be behind
+NOT_THE_JOBS = ("DISK_FULL", "NETWORK_ERROR")  # which a follower would meet five times in five minutes
 IGNORED = "ignore-storage-profiles"
 _NEEDED = (
     "localStorageProfileId",
@@ -135,6 +136,11 @@ class Failures:
     def retried(self) -> list[str]:
         """The jobs to try again."""
         return [job_id for job_id, count in self.counts.items() if count < MOST_FAILURES]
+
+    def add(self, job_id: str, error_code: str) -> None:
+        """Count a failure; one that is not the job's brings it no nearer to being given up, but is tried again."""
+        before = self.counts.get(job_id, 0)
+        self.counts[job_id] = max(before, 1) if error_code in NOT_THE_JOBS else before + 1
 
     def is_given_up(self, job_id: str) -> bool:
         return self.counts.get(job_id, 0) >= MOST_FAILURES
