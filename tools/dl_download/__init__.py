@@ -363,9 +363,8 @@ class Download:
         count, left_out, needed = self._measured(batches)
         if left_out and not count:
             self.run.warn("no file lies in a location that both storage profiles have: paths are taken as they are")
-            batches = [
-                batch._replace(places=self._places(batch.root, batch.root_path_format, None)) for batch in batches
-            ]
+            for batch in batches:
+                batch.places = self._places(batch.root, batch.root_path_format, None)
             count, left_out, needed = self._measured(batches)
         self.run.progress.update(message=None)
         self.figures["total_count"] += count
