@@ -153,7 +153,8 @@ def test_a_worker_that_does_not_fit_is_told_so_and_may_come_again(worker: Worker
 def test_a_fleet_that_is_full_or_being_made(service: Service, ids: dict[str, str]) -> None:
     fleet = {"farmId": ids["farmId"], "fleetId": ids["fleetId"]}
     request = {**fleet, "hostProperties": {"hostName": "h"}}
-    most = service.make("GetFleet", **fleet)["workerCount"]
+    there = service.make("ListWorkers", **fleet)["workers"]
+    most = sum(each["status"] not in ("STOPPED", "NOT_RESPONDING") for each in there)
     service.make("UpdateFleet", **fleet, maxWorkerCount=most)
     wanted = ("STATUS_CONFLICT", "fleet", ids["fleetId"])
     assert conflict(service.call("CreateWorker", request)) == (*wanted, {"status": "ACTIVE"})

@@ -555,6 +555,8 @@ def test_old_jobs_go_with_all_that_hangs_on_them(farmd, farm_ids, worker):
     failed = Submitted(farmd, farm_ids, template({**step(), "nonsense": 1}))
     worker.work()
     waiting = Submitted(farmd, farm_ids, template(step("step", 2)))
+    gone = SimulatedWorker(farmd.client(), farm_ids.farm, farm_ids.fleet).start()
+    gone.stop()
     config = farmd.dir / "config.json"
     before = config.read_text() if config.exists() else "{}"
     config.write_text(json.dumps({"settings": {"keep_jobs_days": 1e-9, "retention_look_s": 0.1}}))
@@ -571,6 +573,10 @@ def test_old_jobs_go_with_all_that_hangs_on_them(farmd, farm_ids, worker):
                 assert time.monotonic() < limit
                 time.sleep(0.05)
         assert waiting.counts == {"READY": 2}
+        client, fleet = farmd.client(), {"farmId": farm_ids.farm, "fleetId": farm_ids.fleet}
+        workers = [each["workerId"] for each in client.list_workers(**fleet)["workers"]]
+        assert worker.worker_id in workers and gone.worker_id not in workers
+        assert client.get_fleet(**fleet)["workerCount"] == len(workers)
         left = "SELECT (SELECT count(*) FROM jobs), (SELECT count(*) FROM tasks), (SELECT count(*) FROM actions)"
         while True:
             db = sqlite3.connect(farmd.dir / "farm.sqlite")

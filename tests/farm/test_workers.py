@@ -108,9 +108,16 @@ def test_a_fleet_has_no_more_workers_than_it_may(farmd, farm_ids):
         farmId=farm_ids.farm, displayName="small", roleArn=fleet["roleArn"], maxWorkerCount=1,
         configuration=fleet["configuration"],
     )["fleetId"]  # fmt: skip
-    SimulatedWorker(client, farm_ids.farm, small).create()
+    first = SimulatedWorker(client, farm_ids.farm, small).create()
     conflict = refusal(SimulatedWorker(client, farm_ids.farm, small).create)
     assert (conflict["Error"]["Code"], conflict["resourceId"]) == ("ConflictException", small)
+    # One that is gone takes no place: hosts come and go.
+    first.stop()
+    second = SimulatedWorker(client, farm_ids.farm, small).create()
+    assert client.get_fleet(farmId=farm_ids.farm, fleetId=small)["workerCount"] == 2
+    second.start()
+    silence(farmd, second)
+    SimulatedWorker(client, farm_ids.farm, small).create()
 
 
 def test_a_worker_of_another_kind_gets_no_work(farmd, farm_ids):

@@ -1,5 +1,5 @@
 """Old jobs go, so that the database stays bounded: after `keep_jobs_days` days (a setting; 0 keeps all for ever).
-The jobs of a deleted queue go with it.
+So do workers that were not seen for so long. The jobs of a deleted queue go with it.
 
 A job goes in steps of a transaction each, so that requests are served between them; what is half gone is taken up
 again at the next look, since it no longer belongs to a queue.
@@ -10,6 +10,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from typing import Any
+
+from .workers import DELETABLE
 
 KEEP_DAYS = 120
 LOOK_S = 3600.0
@@ -51,7 +53,9 @@ def start(farm: Any) -> None:
 
 
 def forget_old(farm: Any, db: sqlite3.Connection, before: int) -> Iterator[None]:
-    """Delete the jobs that ended before a time in ms; each step of the iterator is a transaction."""
+    """Delete the jobs that ended and the workers that went before a time in ms; each step is a transaction."""
+    forget_workers(farm, db, before)
+    yield
     rows = db.execute(
         "SELECT job FROM jobs WHERE ended_at < ? AND n_interrupting = 0"
         " AND NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.job = jobs.job AND sessions.status = 'STARTED')",
@@ -65,6 +69,20 @@ def forget_gone(farm: Any, db: sqlite3.Connection) -> Iterator[None]:
     """Delete the jobs that belong to no queue any more; each step of the iterator is a transaction."""
     while row := db.execute("SELECT job FROM jobs WHERE queue_id GLOB ? LIMIT 1", (GONE + "*",)).fetchone():
         yield from forget_job(farm, db, row[0])
+
+
+def forget_workers(farm: Any, db: sqlite3.Connection, before: int) -> None:
+    """Delete the workers that went, or never came, before a time in ms: one that comes back is told to enrol anew."""
+    rows = db.execute(
+        f"SELECT worker, worker_id, fleet_id, farm_id FROM workers WHERE status IN ({', '.join('?' * len(DELETABLE))})"
+        " AND coalesce(updated_at, created_at) < ?",
+        (*DELETABLE, before),
+    ).fetchall()
+    for row in rows:
+        db.execute("DELETE FROM workers WHERE worker = ?", (row["worker"],))
+        db.execute("UPDATE fleets SET worker_count = worker_count - 1 WHERE fleet_id = ?", (row["fleet_id"],))
+        path = f"farm/{row['farm_id']}/fleet/{row['fleet_id']}/worker/{row['worker_id']}"
+        db.execute("DELETE FROM tags WHERE arn = ?", (farm.arn(path),))
 
 
 def forget_job(farm: Any, db: sqlite3.Connection, job: int) -> Iterator[None]:

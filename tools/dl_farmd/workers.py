@@ -20,7 +20,8 @@ SILENT_INTERVALS = 6  # update intervals without a word, and SILENT_S seconds, b
 LOOK_S = 5
 MAX_SCRIPT_S = 3600  # of a host configuration
 NEARLY = 0.9  # of a fleet's least amount is enough: kernels keep some memory, and not always as much
-DELETABLE = ("CREATED", "STOPPED", "NOT_RESPONDING")
+GONE = ("STOPPED", "NOT_RESPONDING")
+DELETABLE = ("CREATED", *GONE)
 
 
 def start(farm: Any) -> None:
@@ -83,13 +84,18 @@ def create_worker(call: Call) -> dict[str, Any]:
         raise Conflict(
             "STATUS_CONFLICT", "fleet", p["fleetId"], f"The fleet is {fleet['status']}.", {"status": fleet["status"]}
         )
-    if fleet["worker_count"] >= fleet["max_worker_count"]:
+    # Those that are gone do not count: hosts that come and go would fill the fleet with them.
+    there = store.value(
+        db, f"SELECT count(*) FROM workers WHERE fleet_id = ? AND status NOT IN ({', '.join('?' * len(GONE))})",
+        p["fleetId"], *GONE,
+    )  # fmt: skip
+    if there >= fleet["max_worker_count"]:
         # A quota error would fit, but is not among those that this operation may answer.
         raise Conflict(
             "STATUS_CONFLICT",
             "fleet",
             p["fleetId"],
-            f"The fleet has {fleet['worker_count']} workers, which is its maximum.",
+            f"The fleet has {there} workers, and may have {fleet['max_worker_count']}.",
             {"status": fleet["status"]},
         )
     worker_id = call.farm.new_id("worker")
