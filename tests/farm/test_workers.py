@@ -296,6 +296,42 @@ def test_an_idle_worker_hears_of_a_job_at_once(farmd, farm_ids, worker):
         farmd.restart()
 
 
+@pytest.mark.parametrize("gives_back", ["stops", "succeeds"])
+def test_an_idle_worker_of_another_fleet_hears_of_what_a_worker_makes_ready(farmd, farm_ids, worker, gives_back):
+    client = farmd.client()
+    other = client.create_fleet(
+        farmId=farm_ids.farm, displayName="other", roleArn=ROLE, maxWorkerCount=1, configuration=CONFIGURATION
+    )["fleetId"]
+    pair = {"farmId": farm_ids.farm, "queueId": farm_ids.queue, "fleetId": other}
+    client.create_queue_fleet_association(**pair)
+    config = farmd.dir / "config.json"
+    text = config.read_text()
+    config.write_text(json.dumps({"settings": {"worker_hold_s": 50}}))
+    farmd.restart()
+    idle = SimulatedWorker(farmd.client(), farm_ids.farm, other)
+    try:
+        Submitted(farmd, farm_ids, template(step("one"), step("two", 2, after=("one",))))
+        worker.exchange()
+        [(action, _, _)] = [each for each in worker.actions() if each[1] == "taskRun"]
+        idle.start()
+        idle.exchange()
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(idle.exchange)
+            time.sleep(0.2)
+            assert not asked.done()
+            if gives_back == "stops":
+                worker.stop()
+            else:
+                worker.end(action)
+                worker.exchange()
+            assert asked.result(20)["assignedSessions"]
+    finally:
+        config.write_text(text)
+        farmd.restart()
+        idle.stop()
+        client.update_queue_fleet_association(**pair, status="STOP_SCHEDULING_AND_CANCEL_TASKS")
+
+
 def test_a_service_that_was_away_does_not_lose_its_workers(farmd, farm_ids, worker):
     job = Submitted(farmd, farm_ids, template(step("step", 2)))
     worker.exchange()

@@ -67,11 +67,17 @@ def start(farm: Any) -> None:
 
     def wake(db: sqlite3.Connection, **about: Any) -> None:
         if "fleet_id" in about:
-            fleets = [about["fleet_id"]]
+            # What a worker makes ready or gives back is of any queue that its fleet serves.
+            queues, argument = (
+                "(SELECT queue_id FROM queue_fleet_associations WHERE fleet_id = ?)",
+                about["fleet_id"],
+            )
         else:
-            rows = db.execute("SELECT fleet_id FROM queue_fleet_associations WHERE queue_id = ?", (about["queue_id"],))
-            fleets = [row[0] for row in rows.fetchall()]
-        for fleet_id in fleets:
+            queues, argument = "(?)", about["queue_id"]
+        rows = db.execute(
+            f"SELECT DISTINCT fleet_id FROM queue_fleet_associations WHERE queue_id IN {queues}", (argument,)
+        )
+        for (fleet_id,) in rows.fetchall():
             farm.after_commit(lambda fleet_id=fleet_id: farm.wake(fleet_id))
 
     farm.on("work", wake)
