@@ -68,6 +68,32 @@ def until(what: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
     return value
 
 
+def processes_of(farm: Path) -> list[int]:
+    """The farm's supervisord and all below it."""
+    top = int((farm / "run" / "supervisord.pid").read_text())
+    below: dict[int, list[int]] = {}
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((place / "stat").read_text().rpartition(") ")[2].split()[1])
+        except OSError:
+            continue
+        below.setdefault(parent, []).append(int(place.name))
+    found = [top]
+    for number in found:
+        found += below.get(number, [])
+    return found
+
+
+def set_silence(farm: Any) -> None:
+    """Start a farm anew with one worker, and so that workers are found lost after SILENCE_S."""
+    settings = farm.dir / "config.json"
+    known = json.loads(settings.read_text())
+    known["settings"] = {**known.get("settings", {}), "worker_silence_s": SILENCE_S, "worker_look_s": 0.2}
+    settings.write_text(json.dumps(known))
+    for words in (("down",), ("up", "--workers", "1")):
+        farm.run("dl-farm", *words, "--dir", str(farm.dir), check=True)
+
+
 class Agent:
     """A reference agent, the only one for a queue and a fleet of its own on the shared farm."""
 

@@ -6,7 +6,6 @@ folder; where that fails, for want of a network, the tests that need them are sk
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import SILENCE_S, Site
+from agents import Site, set_silence
 
 VERSION = "0.60.7"  # whose facts we follow; a later one words some answers otherwise
 AGENT_VERSION = "0.33.6"
@@ -93,12 +92,7 @@ def site(
     reference_agent: str, farm: Any, connect: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
     """The farm with one worker of our own and the reference agent beside it."""
-    settings = farm.dir / "config.json"
-    known = json.loads(settings.read_text())
-    known["settings"] = {**known.get("settings", {}), "worker_silence_s": SILENCE_S, "worker_look_s": 0.2}
-    settings.write_text(json.dumps(known))
-    for words in (("down",), ("up", "--workers", "1")):
-        farm.run("dl-farm", *words, "--dir", str(farm.dir), check=True)
+    set_silence(farm)
     made = Site(reference_agent, farm, connect, tmp_path_factory.mktemp("both"))
     try:
         made.start()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import PATIENCE_S, Site, until
+from agents import PATIENCE_S, Site, processes_of, until
 
 
 @pytest.fixture(autouse=True)
@@ -102,22 +101,6 @@ def test_killed_it_is_found_lost_and_its_task_goes_to_another(site: Site) -> Non
     site.start()
     site.ready()
     assert site.worker["workerId"] == worker["workerId"]
-
-
-def processes_of(farm: Path) -> list[int]:
-    """The farm's supervisord and all below it."""
-    top = int((farm / "run" / "supervisord.pid").read_text())
-    below: dict[int, list[int]] = {}
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((place / "stat").read_text().rpartition(") ")[2].split()[1])
-        except OSError:
-            continue
-        below.setdefault(parent, []).append(int(place.name))
-    found = [top]
-    for number in found:
-        found += below.get(number, [])
-    return found
 
 
 def test_all_that_runs_dies_at_once(site: Site) -> None:
