@@ -36,6 +36,10 @@ RANGES_A_PAGE = 1.2  # so that few of them need a second page
 TRUST_S = 30 * 86400.0  # how long an object that was seen is taken to be still there
 CHECKED_FIRST = 8  # hits of the check cache that are verified before any is trusted
 TIDIED = 0.02  # share of the runs that remove from the check cache what is not believed any more
+GUESSED_BYTES = 1 << 17  # of a content that may be sent unasked
+GUESS_AFTER = 16  # contents that were asked for
+GUESS_SHARE = 0.2  # of them that were there, lately, up to which the next is taken to be new
+PROBE_EVERY = 16  # of those one is asked for all the same
 CACHE_BATCH = 500  # objects that one transaction remembers
 CACHE_LOADED = 100_000  # objects that are read into memory at once, some 15 MB
 
@@ -516,7 +520,8 @@ class Presence:
     """Knows, finds out and remembers which contents are in a store, by the cheapest means for the run.
 
     A few contents are asked for one by one. Once there are many, a first page of the listing, in which hashes lie
-    evenly, tells how large the store is, and whether to read all of its listing or to go on asking.
+    evenly, tells how large the store is, and whether to read all of its listing or to go on asking. Where hardly any
+    is found that way, small ones may be sent unasked: the store refuses what it has.
     """
 
     def __init__(self, store: Store, cache: CheckCache | None) -> None:
@@ -531,6 +536,8 @@ class Presence:
         self.trusted = 0
         self._salt = int.from_bytes(os.urandom(4), "big")
         self.stale = False
+        self._asked = self._guessed = 0
+        self._share = 0.5  # of those that were asked for that were there, the latest counting most
 
     def expect(self, waiting: int) -> None:
         """Tell how many contents are waiting to be looked for; starts a listing where that pays."""
@@ -551,14 +558,31 @@ class Presence:
 
     def find(self, hash: str) -> int | None:
         """The size of the object of a content, or None where the store does not have it."""
+        self._await_listing()
+        if self.listed is not None:
+            return self.listed.get(hash)
+        found = self.store.find(hash)
+        self.learn(found is not None)
+        return found.size if found else None
+
+    def is_likely_new(self, size: int) -> bool:
+        """Whether to send a content of that many bytes unasked, on the condition that it is not there."""
+        self._await_listing()
+        if self.listed is not None or size > GUESSED_BYTES or self._asked < GUESS_AFTER or self._share > GUESS_SHARE:
+            return False
+        self._guessed += 1
+        return self._guessed % PROBE_EVERY != 0
+
+    def learn(self, was_there: bool) -> None:
+        """Take note of whether a content was there."""
+        self._asked += 1
+        self._share += (was_there - self._share) / GUESS_AFTER
+
+    def _await_listing(self) -> None:
         if self._listing:
             with self._changed:
                 while self._listing and self._estimate is not None and self.listed is None:
                     self._changed.wait()
-        if self.listed is not None:
-            return self.listed.get(hash)
-        found = self.store.find(hash)
-        return found.size if found else None
 
     def cached(self, hash: str) -> tuple[int | None, bool]:
         """(size by the check cache, whether to verify that): of the hits some are always verified."""

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import threading
@@ -686,3 +687,32 @@ def test_a_full_window_waits_and_does_nothing_else(one_bucket: Bucket, shell: Sh
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 69, done.stderr
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
+
+
+def test_where_hardly_anything_is_there_small_files_are_sent_unasked(
+    one_bucket: Bucket, shell: Shell, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    files = {f"{number:03}": f"content {number}".encode() for number in range(300)}
+    for name, data in files.items():
+        (source / name).write_bytes(data)
+    stream = hashed(source)
+    # No listing tells what is there: all of the last are, and of one the content is another.
+    one_bucket.plan = lambda request: ("status", 403, "AccessDenied", "") if "list-type" in request.query else None
+    for data in list(files.values())[280:]:
+        one_bucket.put(f"p/Data/{xxh3_128_hexdigest(data)}.xxh128", data)
+    damaged = f"p/Data/{xxh3_128_hexdigest(files['290'])}.xxh128"
+    one_bucket.put(damaged, b"cut")
+    done = shell.run(one_bucket, "dl-upload", URI, "--jobs=1", text=stream)
+    assert done.returncode == 0, done.stderr
+    end = records(done.stdout)[-1]
+    assert (end["new"], end["present"]) == (281, 19)
+    assert_true_to_keys(one_bucket)
+    assert one_bucket.count("HEAD") < 100
+    # Where much is there, none is.
+    one_bucket.requests.clear()
+    shutil.rmtree(shell.home / ".deadline")
+    again = shell.run(one_bucket, "dl-upload", URI, "--jobs=1", text=stream)
+    assert again.returncode == 0, again.stderr
+    assert one_bucket.count("PUT") == 0

@@ -112,7 +112,8 @@ class Sender:
         row = item.row
         assert isinstance(row, File)
         hash, size, path = str(row.hash), row.size, ""
-        known = self.presence.find(hash)
+        guessed = item.cached is None and size is not None and self.presence.is_likely_new(size)
+        known = None if guessed else self.presence.find(hash)
         if item.cached and known is None:
             self.presence.refute()
         if known is not None and (size is None or known == size):
@@ -133,6 +134,10 @@ class Sender:
                     descriptor = -1
                     return False
                 item.outcome = send_open(self.store, hash, descriptor, path, size, known is None)
+                if guessed and item.outcome == "present":
+                    known = self.presence.find(hash)
+                    if known is not None and known != size:  # what is there is damaged
+                        item.outcome = send_open(self.store, hash, descriptor, path, size, False)
             finally:
                 if descriptor >= 0:
                     os.close(descriptor)
