@@ -293,6 +293,7 @@ async def pages(bench: Bench, job: str) -> None:
 
     frame = {"parameterFilter": {"name": "Frame", "operator": "EQUAL", "value": "77777"}}
     term = {"searchTermFilter": {"searchTerm": "77777", "matchType": "CONTAINS"}}
+    few = ("by a parameter", "by a term")
     for name, what in {
         "all": {},
         "by status": {"filterExpressions": by("RUN_STATUS", "READY")},
@@ -303,7 +304,7 @@ async def pages(bench: Bench, job: str) -> None:
         cpu = bench.cpu_s()
         searched = [
             (await bench.timed("POST", f"{bench.root}/search/tasks", {**about, **what, "itemOffset": offset}))[0]
-            for offset in (0, 0, 100, 5000, 9900)
+            for offset in ((0, 0, 0, 0, 0) if name in few else (0, 0, 100, 5000, 9900))
         ]
         tell(f"SearchTasks, {name}, the slowest of 5 pages", max(searched) * 1000, "ms", ("<", 50))
         tell("  CPU time of one", (bench.cpu_s() - cpu) / len(searched) * 1000, "CPU ms")

@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -204,25 +205,47 @@ def test_supervisord_killed(local: Farm) -> None:
     assert local.processes() == {}
 
 
-def test_everything_killed_at_once(local: Farm) -> None:
-    """What was acknowledged is there afterwards, and a job that was at work is done."""
-    local("up", "--workers=1")
-    submitted = local.shell(f"""{shlex.quote(sys.executable)} - <<'END'
-import boto3, json, time
-c = json.load(open({str(local.folder / "config.json")!r}))
+HEAD = """
+import boto3, json, sys, time
+c = json.load(open(sys.argv[1]))
 d, s = boto3.client("deadline"), boto3.client("s3")
-run = {{"command": "python3", "args": ["-c", "import time; time.sleep({{{{Task.Param.T}}}} * 0.2)"]}}
-space = {{"taskParameterDefinitions": [{{"name": "T", "type": "INT", "range": "1-4"}}]}}
-body = {{"specificationVersion": "jobtemplate-2023-09", "name": "j",
-        "steps": [{{"name": "s", "parameterSpace": space, "script": {{"actions": {{"onRun": run}}}}}}]}}
-ids = {{"farmId": c["farm_id"], "queueId": c["queue_id"]}}
+ids = {"farmId": c["farm_id"], "queueId": c["queue_id"]}
+"""
+SUBMIT = """
+# The first attempt leaves a mark and takes its time.
+code = "import os, sys, time; m = sys.argv[1]; os.path.exists(m) or (open(m, 'w').close(), time.sleep(60))"
+run = {"command": "python3", "args": ["-c", code, sys.argv[2]]}
+space = {"taskParameterDefinitions": [{"name": "T", "type": "INT", "range": "1-2"}]}
+body = {"specificationVersion": "jobtemplate-2023-09", "name": "j",
+        "steps": [{"name": "s", "parameterSpace": space, "script": {"actions": {"onRun": run}}}]}
 for n in range(20):
-    s.put_object(Bucket=c["bucket"], Key=f"k/{{n}}", Body=b"%d" % n)
+    s.put_object(Bucket=c["bucket"], Key=f"k/{n}", Body=b"%d" % n)
 job = d.create_job(**ids, template=json.dumps(body), templateType="JSON", priority=5)["jobId"]
-while "startedAt" not in d.get_job(**ids, jobId=job):
+while d.get_job(**ids, jobId=job).get("taskRunStatus") != "RUNNING":
     time.sleep(0.05)
 print(job)
-END""").strip()
+"""
+FINISH = """
+for n in range(20):
+    assert s.get_object(Bucket=c["bucket"], Key=f"k/{n}")["Body"].read() == b"%d" % n
+while (job := d.get_job(**ids, jobId=sys.argv[2]))["taskRunStatus"] != "SUCCEEDED":
+    assert job["taskRunStatus"] not in ("FAILED", "CANCELED"), job
+    time.sleep(0.1)
+assert job["taskRunStatusCounts"]["SUCCEEDED"] == 2
+print(job["taskFailureRetryCount"])
+"""
+
+
+def client(local: Farm, script: str, *words: object) -> str:
+    """What a program of the farm's clients prints."""
+    line = [sys.executable, "-c", HEAD + script, str(local.folder / "config.json"), *map(str, words)]
+    return local.shell(shlex.join(line)).strip()
+
+
+def test_everything_killed_at_once(local: Farm, tmp_path: Path) -> None:
+    """What was acknowledged is there afterwards, and a job that was at work is done."""
+    local("up", "--workers=1")
+    job = client(local, SUBMIT, tmp_path / "mark")
     for pid in local.processes():
         try:
             os.kill(pid, signal.SIGKILL)
@@ -230,18 +253,24 @@ END""").strip()
             pass
     until(lambda: local.processes() == {})
     local("up")
-    local.shell(f"""{shlex.quote(sys.executable)} - <<'END'
-import boto3, json, time
-c = json.load(open({str(local.folder / "config.json")!r}))
-d, s = boto3.client("deadline"), boto3.client("s3")
-for n in range(20):
-    assert s.get_object(Bucket=c["bucket"], Key=f"k/{{n}}")["Body"].read() == b"%d" % n
-ids = {{"farmId": c["farm_id"], "queueId": c["queue_id"], "jobId": {submitted!r}}}
-while (job := d.get_job(**ids))["taskRunStatus"] != "SUCCEEDED":
-    assert job["taskRunStatus"] not in ("FAILED", "CANCELED"), job
-    time.sleep(0.1)
-assert job["taskRunStatusCounts"]["SUCCEEDED"] == 4
-END""")
+    client(local, FINISH, job)
+
+
+def test_down_in_good_order(local: Farm, tmp_path: Path) -> None:
+    """Workers give back what they do while the servers still take it; nobody is to blame, and nothing is left open."""
+    local("up", "--workers=1")
+    job = client(local, SUBMIT, tmp_path / "mark")
+    local("down")
+    assert local.processes() == {}
+    assert not (local.folder / "farm.sqlite-wal").exists()
+    db = sqlite3.connect(local.folder / "farm.sqlite")
+    assert db.execute("SELECT status FROM workers").fetchall() == [("STOPPED",)]
+    assert db.execute("SELECT DISTINCT status FROM sessions").fetchall() == [("ENDED",)]
+    assert db.execute("SELECT status, attempts FROM tasks").fetchall() == [("READY", 0)] * 2
+    assert ("INTERRUPTED",) in db.execute("SELECT status FROM actions WHERE kind = 'taskRun'").fetchall()
+    db.close()
+    local("up")
+    assert client(local, FINISH, job) == "0"
 
 
 def listening(pids: Iterator[int]) -> set[str]:

@@ -542,8 +542,17 @@ def test_searches(farmd, farm_ids):
     tasks = client.search_tasks(**of_job, filterExpressions={"operator": "AND", "filters": [frames]})
     assert [task["parameters"]["Frame"]["int"] for task in tasks["tasks"]] == ["2", "3"]
     assert {task["jobId"] for task in tasks["tasks"]} == {jobs[2].ids["jobId"]}
+    third = jobs[2].tasks()[2]["taskId"]
+    for text, count in {
+        third: 1, third[-9:]: 1, third[:20]: 3, "TASK-": 3, jobs[2].step_ids()["stepId"]: 3, jobs[2].ids["jobId"]: 3,
+        third[9:25]: 3, "admin": 3, "nothing-2": 0, "zz": 0,
+    }.items():  # fmt: skip
+        term = {"searchTermFilter": {"searchTerm": text, "matchType": "CONTAINS"}}
+        found = client.search_tasks(**of_job, filterExpressions={"operator": "AND", "filters": [term]})
+        assert found["totalResults"] == count, text
     for job in jobs:
         job.update(lifecycleStatus="ARCHIVED")
+    term = {"searchTermFilter": {"searchTerm": "SEARCH", "matchType": "CONTAINS"}}
     assert (
         search(term, {"stringFilter": {"name": "LIFECYCLE_STATUS", "operator": "EQUAL", "value": "ARCHIVED"}})[1] == 3
     )

@@ -53,7 +53,9 @@ class Target:
     """What a Search operation searches.
 
     `select` is `SELECT … FROM … [JOIN …]` without WHERE, `key` the columns that name one of its rows; `fields` maps the
-    service's names (`TASK_RUN_STATUS`); `terms` are the SQL expressions that a search term is looked for in;
+    service's names (`TASK_RUN_STATUS`); `terms` are the SQL expressions that a search term is looked for in, of which a
+    pair is (an id, the last part of it): terms without a hyphen are looked for in that part only. `outer` is (a
+    condition with {} for what rows of an outer table must meet, the terms of those rows), which many rows share;
     `parameters` is the JSON column (or expression) with {name: {kind: text}}, if there is one; `order` is the ORDER BY
     where the request names none, and the tie-break where it does.
     """
@@ -61,9 +63,10 @@ class Target:
     select: str
     key: str
     fields: dict[str, Field]
-    terms: tuple[str, ...]
+    terms: tuple[str | tuple[str, str], ...]
     order: str
     parameters: str | None = None
+    outer: tuple[str, tuple[str, ...]] | None = None
 
 
 def run(call: Call, target: Target, where: str, args: tuple[Any, ...]) -> tuple[list[sqlite3.Row], dict[str, Any]]:
@@ -208,13 +211,19 @@ def _parameter(target: Target, given: dict[str, Any], path: str) -> Condition:
 
 
 def _term(target: Target, given: dict[str, Any], path: str) -> Condition:
-    term = given["searchTerm"]
-    words = [term] if given.get("matchType", "FUZZY_MATCH") == "CONTAINS" else term.split() or [term]
+    text = given["searchTerm"]
+    words = [text] if given.get("matchType", "FUZZY_MATCH") == "CONTAINS" else text.split() or [text]
     parts, args = [], []
     for word in words:
-        for sql in target.terms:
+        for term in target.terms:
+            sql = term if isinstance(term, str) else term[0] if "-" in word else term[1]
             parts.append(f"{sql} LIKE ? ESCAPE '!'")
             args.append(_pattern(word))
+        if target.outer:
+            # Looked at once for each outer row, not again for each of the thousands of rows in it.
+            condition, outer_terms = target.outer
+            parts.append(condition.format(" OR ".join(f"{sql} LIKE ? ESCAPE '!'" for sql in outer_terms)))
+            args += [_pattern(word)] * len(outer_terms)
         if target.parameters:
             # The text as a whole is quicker to look at than its values, of which few have what it has not.
             parts.append(

@@ -86,7 +86,11 @@ TASKS = search.Target(
         "UPDATED_BY": Field("tasks.updated_by"),
         **_times("tasks"),
     },
-    terms=(TASK_ID, "steps.step_id", "jobs.job_id", "jobs.created_by"),
+    terms=((TASK_ID, "tasks.number"),),
+    outer=(
+        "tasks.step IN (SELECT step FROM steps JOIN jobs USING (job) WHERE {})",
+        ("'task-' || substr(step_id, 6)", "step_id", "job_id", "created_by"),
+    ),
     # By the outer table's column, or SQLite sorts all tasks of the queue before it gives the first.
     order="jobs.job DESC, steps.position, tasks.number",
     parameters="tasks.parameters",
