@@ -4,7 +4,7 @@
     ask:    where roots go, what to do about files that exist
     fetch:  dl-download --map=... ... | dl-show download-... what is printed and can be pasted
 
-Where nothing is to be asked, a person's download is the last line alone.
+Where nothing is to be asked, a download is the last line alone; a program is told the job's name before.
 Source: client specification, downloads; attachments specification, downloading job files.
 """
 
@@ -92,19 +92,24 @@ class Download:
             return self.shell.run(self.stage(), show, listener=self.hearing)
         # The summary must come after all progress, which reaches us by another way.
         status, text = self.shell.read(self.stage(), show, listener=self.hearing)
-        sys.stdout.write(text.decode())
+        if text and "fileCount" not in json.loads(text):
+            self.tell_nothing()
+        else:
+            sys.stdout.write(text.decode())
         return status
 
     def run(self) -> int:
         """Look, ask and fetch."""
         if self.shell.dry or (self.silent and not self.json):
             return self.fetch(f"download-{self.what}")
+        if self.silent:
+            return self.told_title() or self.fetch("download-summary")
         # What globs of paths on this host match is known only once it is known where the roots go.
-        late = bool(self.globs) and self.by_local and not self.silent
+        late = bool(self.globs) and self.by_local
         found, status = self.look(globs=not late)
         if status:
             return status
-        if found.roots and not self.silent and self.asks_for_roots(found) and not self.confirmed(found):
+        if found.roots and self.asks_for_roots(found) and not self.confirmed(found):
             print(f"{self.what.capitalize()} download canceled.")
             return statuses.OK
         if found.roots and late:
@@ -112,19 +117,33 @@ class Download:
             if status:
                 return status
         if not found.roots:
-            told = f"No {self.what} files match the globs." if self.globs else NOTHING[self.what]
-            self.tell("summary", told, told)
+            self.tell_nothing()
             return statuses.OK
-        if not self.silent and not self.json and not self.chosen(found):
+        if not self.json and not self.chosen(found):
             print(f"{self.what.capitalize()} download canceled.")
             return statuses.OK
         sys.stdout.flush()
         return self.fetch("download-summary")
 
+    def told_title(self) -> int:
+        """Tell a program the job's name. Returns the status."""
+        status, lines = self.shell.read(
+            ["dl-ls", *reach(self.options), f"--job-id={self.job_id}", "job"], listener=self.hearing
+        )
+        for row in map(json.loads, lines.splitlines()):
+            if row["type"] == "resource":
+                self.tell("title", row["data"]["name"])
+        return status
+
+    def tell_nothing(self) -> None:
+        """Tell that there is nothing to download."""
+        told = f"No {self.what} files match the globs." if self.globs else NOTHING[self.what]
+        self.tell("summary", told, told)
+
     def look(self, *, globs: bool) -> tuple[Found, int]:
         """What there is to fetch; for a root that has no place on this system a new one is asked first.
 
-        Raises: Trouble (78) where it would have to ask and may not.
+        Raises: Trouble (78) where something else is not as it should be.
         """
         while True:
             found = Found()
@@ -141,13 +160,6 @@ class Download:
             root = str(held.get("path"))
             if root not in found.formats:
                 raise Trouble(str(held.get("message")), statuses.CONFIGURATION)
-            if self.silent:
-                raise Trouble(
-                    f"'{root}' is a path of another system, and --yes gives it no place here: answer where its files "
-                    f"go, or use dl-download --map",
-                    statuses.CONFIGURATION,
-                    path=root,
-                )
             self.maps[root] = self.new_root(root, found.formats[root])
 
     def asks_for_roots(self, found: Found) -> bool:

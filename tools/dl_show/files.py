@@ -56,6 +56,9 @@ def _download(view: View, what: str | None) -> int:
                 if view.json:
                     paths.append(local)
     count = outcomes["new"] + outcomes["present"]
+    if view.json and not count and not outcomes["skipped"]:
+        view.print(json.dumps({"messageType": "summary", "value": "There are no files to download."}) + "\n")
+        return statuses.OK
     if view.json:
         told = f"Downloaded {count} files"
         view.print(json.dumps({"messageType": "summary", "value": told, "fileCount": count, "files": paths}) + "\n")
