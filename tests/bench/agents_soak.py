@@ -142,10 +142,14 @@ class Trouble:
         if self.site.process is None or self.site.process.poll() is not None:
             self.site.start()
         for job in self.jobs:
-            if self.client.get_job(**job).get("taskRunStatus") == "SUSPENDED":
-                self.client.update_job(**job, targetTaskRunStatus="READY")
-        for job in self.jobs:
-            agents.until(lambda job=job: self.client.get_job(**job).get("taskRunStatus") in FINAL, END_S)
+            agents.until(lambda job=job: self.is_finished(job), END_S)
+
+    def is_finished(self, job: dict[str, str]) -> bool:
+        """Whether a job has come to an end; what is suspended is taken up again first."""
+        status = self.client.get_job(**job).get("taskRunStatus")
+        if status == "SUSPENDED":
+            self.client.update_job(**job, targetTaskRunStatus="READY")
+        return status in FINAL
 
     def audit(self) -> list[str]:
         """What is wrong."""

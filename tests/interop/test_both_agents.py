@@ -147,14 +147,15 @@ steps:
 @pytest.fixture(scope="module")
 def kinds(site: Site) -> dict[str, dict[str, str]]:
     """Jobs of all kinds, asked for at once; those that name a side go to the reference agent."""
+    site.ready()
     return {
+        "many": site.many("many", 12, 0.7, priority=90),
         "space": site.ask(SPACE, "space"),
         "chunks": site.ask(CHUNKS, "chunks"),
         "environments": site.ask(ENVIRONMENTS, "environments"),
         "speaking": site.ask(SPEAKING, "speaking", maxRetriesPerTask=0),
         "again": site.ask(TRIED_AGAIN, "again", maxRetriesPerTask=5),
         "long": site.ask(TOO_LONG, "long", maxRetriesPerTask=0),
-        "many": site.many("many", 12, 0.5, priority=90),
     }
 
 
