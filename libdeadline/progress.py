@@ -10,6 +10,7 @@ from .records import Progress, encode
 
 INTERVAL_S = 0.1  # between two reports
 SMOOTHING_S = 3.0  # time constant of the smoothed rate
+SURE_S = 1.0  # of work, before which nothing can be said of the time that is left
 
 
 class Meter:
@@ -27,6 +28,7 @@ class Meter:
         self._rates = [0.0, 0.0]  # of bytes moved, and of what the time that is left is told by
         self._before = [0, 0]
         self._rate_time = monotonic()
+        self._began: float | None = None  # with anything
         self._bar_width = 0
 
     def update(self, **fields: Any) -> None:
@@ -56,7 +58,7 @@ class Meter:
             fields["bytes_per_s"] = round(rate, 1)
             unit = "bytes" if fields.get("total_bytes") else "count"
             left = fields.get(f"total_{unit}", 0) - fields.get(f"done_{unit}", 0)
-            if left > 0 and pace > 1:
+            if left > 0 and pace > 1 and self._began is not None and now - self._began >= SURE_S:
                 fields["eta_s"] = round(left / pace, 1)
         if self.mode == "json":
             self._write(encode(Progress.of(tool=self.tool, **fields)))
@@ -69,8 +71,11 @@ class Meter:
         """Bytes moved a second, and bytes (without any: files) done a second, what needed no transfer included."""
         done = fields["done_bytes"] if fields.get("total_bytes") else fields.get("done_count", 0)
         passed = now - self._rate_time
+        if self._began is None and done:
+            self._began = self._rate_time
         if passed > 0:
-            weight = min(1.0, passed / SMOOTHING_S)
+            # At first, the mean so far: a rate that rose from nothing would tell of hours that are left.
+            weight = passed / max(min(SMOOTHING_S, now - (self._began or now)), passed)
             for at, amount in enumerate((fields["done_bytes"] - fields.get("skipped_bytes", 0), done)):
                 self._rates[at] += weight * (max(amount - self._before[at], 0) / passed - self._rates[at])
                 self._before[at] = amount
@@ -112,12 +117,12 @@ class Meter:
             done, total = fields.get("done_count"), fields.get("total_count")
         if total:
             share = (done or 0) / total
-            parts.append(f"[{'#' * int(20 * share):20}] {100 * share:3.0f} %")
-        if "done_count" in fields:
+            parts.append(f"[{'#' * int(20 * share):20}] {int(100 * share):3} %")
+        if fields.get("done_count") or fields.get("total_count"):
             of = f"/{fields['total_count']}" if "total_count" in fields else ""
-            parts.append(f"{fields['done_count']}{of}")
-        if "done_bytes" in fields:
-            parts.append(f"{size_text(fields['done_bytes'])}  {size_text(fields.get('bytes_per_s', 0))}/s")
+            parts.append(f"{fields.get('done_count', 0)}{of}")
+        if fields.get("done_bytes") or fields.get("total_bytes"):
+            parts.append(f"{size_text(fields.get('done_bytes', 0))}  {size_text(fields.get('bytes_per_s', 0))}/s")
         if fields.get("skipped_bytes"):
             parts.append(f"{size_text(fields['skipped_bytes'])} skipped")
         if "eta_s" in fields:

@@ -59,6 +59,15 @@ def test_files_without_bytes_have_a_time_left_too(shown: Shown) -> None:
     assert row["eta_s"] == pytest.approx(41, rel=0.01)
 
 
+def test_the_time_left_is_told_once_it_is_known_and_rightly_from_then_on(shown: Shown) -> None:
+    assert "eta_s" not in shown.record(20, message="checking", done_bytes=0, total_bytes=0)
+    assert "eta_s" not in shown.record(20.5, message=None, done_bytes=500, total_bytes=100_000)
+    for tenth in range(12, 80, 2):
+        row = shown.record(20 + tenth / 10, done_bytes=100 * tenth)
+        assert row["eta_s"] == pytest.approx(100 - tenth / 10, rel=0.01)
+        assert row["bytes_per_s"] == pytest.approx(1000, rel=0.01)
+
+
 def test_it_is_told_now_and_then_and_never_beyond_the_total(shown: Shown) -> None:
     assert shown.record(1, done_count=7, total_count=5)["done_count"] == 5
     assert shown.at(1.05, done_count=8) == ""
@@ -73,6 +82,16 @@ def test_at_rest_nothing_is_told(shown: Shown) -> None:
     shown.meter.finish()
     with pytest.raises(BlockingIOError):
         os.read(shown.reader, 1)
+
+
+def test_a_bar_leaves_out_what_is_not_known() -> None:
+    bar = Shown("bar")
+    assert (
+        bar.at(1, message="checking", done_bytes=0, total_bytes=0, done_count=0, total_count=0) == "\rdl-x:  checking"
+    )
+    text = bar.at(2, message=None, done_bytes=0, done_count=999, total_count=1000)
+    assert text.startswith(f"\rdl-x:  [{'#' * 19} ]  99 %  999/1000") and "B/s" not in text
+    bar.close()
 
 
 def test_a_bar_tells_what_was_skipped() -> None:

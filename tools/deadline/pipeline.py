@@ -419,7 +419,7 @@ def _progress_text(row: dict[str, object]) -> str:
         parts.append(f"{done:.0f}/{total:.0f}" if total else f"{done:.0f}")
     done_bytes, total_bytes, rate = number("done_bytes"), number("total_bytes"), number("bytes_per_s")
     if done_bytes is not None and total_bytes:
-        parts.append(f"{100 * done_bytes / total_bytes:.0f} %")
+        parts.append(f"{int(100 * done_bytes / total_bytes)} %")
     if rate:
         parts.append(f"{size_text(rate)}/s")
     skipped = number("skipped_bytes")
