@@ -102,9 +102,9 @@ class Assets:
 
         for here, names in walk(folder, note=note):
             found = True
-            base = os.path.join(folder, here)
+            base = os.path.join(folder, here)  # ends with a separator
             for name in names:
-                path = os.path.join(base, name)
+                path = base + name
                 if path in listed:
                     continue
                 group = self._group_of_walked(base, path)
@@ -172,7 +172,7 @@ class Assets:
                 for here, names in walk(folder):
                     base = os.path.join(folder, here)
                     for name in names:
-                        path = os.path.join(base, name)
+                        path = base + name
                         if path not in listed and self._group_of_walked(base, path) is group:
                             yield _file(root, path)
             for path in self.outputs:
