@@ -9,7 +9,8 @@ import contextlib
 import os
 import shutil
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from libdeadline import statuses
@@ -126,55 +127,59 @@ class SessionFiles:
         `ids` has the step's and, where there is one, the task's; `variables` are those of the task.
         Raises: Trouble, Cancelled; nothing is told of then, and what was stored does no harm.
         """
-        changed = {root.root_path: list(self.seen[root.root_path].changed()) for root in self.roots}
-        rows: list[Record] = []
-        for root in self.roots:
-            if not changed[root.root_path]:
-                continue
-            rows.append(
-                Root.of(
-                    root=root.root_path,
-                    root_path_format=root.root_path_format,
-                    file_system_location_name=root.file_system_location_name,
-                )
-            )
-            rows += [
-                File.of(path=path, root=root.root_path, size=size, mtime=mtime)
-                for path, size, mtime in changed[root.root_path]
-            ]
-        if not rows:
+        counts = dict.fromkeys(self.seen, 0)
+        rows = self._changed(counts)
+        first = next(rows, None)
+        if first is None:
             self.say("No output files to store")
             return [{} for _ in self.roots]
         stored: dict[str, dict[str, str]] = {}
-        hashed: list[File] = []
 
         def take(row: Record) -> None:
             if isinstance(row, Manifest) and row.manifest_path:
                 told = {"outputManifestPath": row.manifest_path, "outputManifestHash": row.hash or ""}
                 stored[row.root or ""] = told
             elif isinstance(row, File):
-                hashed.append(row)
+                seen, size, mtime = self.seen.get(row.root or ""), row.size, row.mtime
+                if seen and size is not None and mtime is not None:
+                    # As it was hashed: what changed since is output of the next task.
+                    seen.note(row.path, size, mtime)
 
         def tell(row: Progress | Error) -> None:
             if isinstance(row, Error):
                 self._tell_error(row)
 
-        self.say(f"Storing {sum(map(len, changed.values()))} output files")
+        self.say("Storing output files")
         environment = {
             **self._tool_environment(),
             **variables,
             "DEADLINE_SESSIONACTION_START_TIME": repr(started_at),
         }
         pipeline = Pipeline(self._upload(action_id, started_at, ids), environment)
-        transfer.run(pipeline, rows, (Manifest, File), take, tell)
-        for row in hashed:  # size and time as they were hashed: what changed since is output of the next task
-            seen = self.seen.get(row.root or "")
-            if seen is not None and row.size is not None and row.mtime is not None:
-                seen.add(row.path, row.size, row.mtime)
-        missing = [root_path for root_path, files in changed.items() if files and root_path not in stored]
-        if missing:
-            raise Trouble(f"dl-upload told no manifest of '{missing[0]}'", statuses.SOFTWARE)
+        try:
+            transfer.run(pipeline, chain([first], rows), (Manifest, File), take, tell)
+            for root_path, count in counts.items():
+                if count and root_path not in stored:
+                    raise Trouble(f"dl-upload told no manifest of '{root_path}'", statuses.SOFTWARE)
+                self.seen[root_path].add_noted()
+        finally:
+            for seen in self.seen.values():
+                seen.forget_noted()
+        self.say(f"Stored {sum(counts.values())} output files")
         return [stored.get(root.root_path, {}) for root in self.roots]
+
+    def _changed(self, counts: dict[str, int]) -> Iterator[Record]:
+        """The records of what a task changed, found as they are asked for, and counted by root."""
+        for root in self.roots:
+            for path, size, mtime in self.seen[root.root_path].changed():
+                if not counts[root.root_path]:
+                    yield Root.of(
+                        root=root.root_path,
+                        root_path_format=root.root_path_format,
+                        file_system_location_name=root.file_system_location_name,
+                    )
+                counts[root.root_path] += 1
+                yield File.of(path=path, root=root.root_path, size=size, mtime=mtime)
 
     def _upload(self, action_id: str, started_at: float, ids: Mapping[str, str]) -> list[list[str]]:
         rules = f"--path-mapping-rules={self.rules_file}"

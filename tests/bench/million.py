@@ -119,6 +119,21 @@ class Bench:
             file.seek(-min(kept.stat().st_size, 1 << 20), os.SEEK_END)
             return file.read()
 
+    def show_running(self, tool: str, bound: int) -> None:
+        """The peak of a process of the farm that is still there."""
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (process / "cmdline").read_bytes().decode()
+                peaks = [line for line in (process / "status").read_text().splitlines() if line.startswith("VmHWM:")]
+            except OSError:
+                continue
+            if tool in words and str(self.folder) in words and peaks:
+                peak = int(peaks[0].split()[1]) / 1024
+                print(
+                    f"  {tool + ' (of the farm)':58}{'':18}{peak:9.1f}{bound:6}{'!' if peak > bound else ''}",
+                    flush=True,
+                )
+
     def scene(self, title: str) -> None:
         print(f"\n{title:60}{'wall s':>9}{'CPU s':>9}{'MiB':>9}{'bound':>6}")
 
@@ -229,6 +244,7 @@ class Bench:
                         bounds=(WHOLE,))  # fmt: skip
         job = told.decode().split()[-1]
         self.run(f"dl-wait {job}", bounds=(PASSING,))
+        self.show_running("dl-session", LARGE)
         self.run(f"dl-download --to {self.folder / 'got'} {job}", bounds=(LARGE,))
         shutil.rmtree(self.folder / "got")
         self.run("dl-sync --ignore-storage-profiles", bounds=(WHOLE,))

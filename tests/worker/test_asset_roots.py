@@ -104,6 +104,24 @@ def test_what_was_seen_is_listed_once(tmp_path: Path) -> None:
     assert tree.changed() == ["out/deep/a"]
 
 
+def test_what_is_noted_counts_once_it_is_added(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, "out")
+    for name in ("a", "b\udcff"):
+        tree.write(f"out/{name}", "x", 5_000_000)
+        tree.seen.note(f"out/{name}", 1, 5_000_000)
+    assert tree.changed() == ["out/a", "out/b\udcff"]
+    tree.seen.add_noted()
+    assert tree.changed() == []
+    tree.seen.note("out/a", 2, 5_000_000)
+    tree.seen.forget_noted()
+    tree.seen.add_noted()
+    assert tree.changed() == []
+    tree.write("out/a", "xx", 5_000_000)
+    tree.seen.add("out/a", 2, 5_000_000)
+    tree.write("out/a", "x", 5_000_000)  # as it was once, but not as it was last
+    assert tree.changed() == ["out/a"]
+
+
 def test_links_are_followed_only_within_the_root(tmp_path: Path) -> None:
     tree = Tree(tmp_path, "out")
     (tmp_path / "secret").mkdir()
