@@ -63,7 +63,7 @@ class Trials:
 
     def __init__(self, farm: Any, folder: Path, dice: random.Random, large: int = 2) -> None:
         self.farm, self.folder, self.dice = farm, folder, dice
-        self.s3 = _store_of(farm)
+        self.s3, _ = store_of(farm)
         self._seen: set[Found] = set()  # objects that were looked at
         self.store = Gate(farm.environment["AWS_ENDPOINT_URL_S3"])
         self.service = Gate(farm.environment["AWS_ENDPOINT_URL_DEADLINE"])
@@ -543,17 +543,18 @@ class Trials:
             json.loads(path.read_text())
 
 
-def _store_of(farm: Any) -> S3:
-    """The farm's store as its owner reaches it, past the gate."""
+def store_of(farm: Any) -> tuple[S3, str]:
+    """The farm's store as its owner reaches it, past any gate, and the root prefix of its queue."""
     script = """
 import json
 from libdeadline.targets import target
-session = target({}).session
-keys = session.credentials()
-print(json.dumps([session.endpoint("s3"), session.region,
+found = target({})
+keys = found.session.credentials()
+queue = found.session.client("deadline").call("GetQueue", {"farmId": found.farm_id, "queueId": found.queue_id})
+print(json.dumps([queue["jobAttachmentSettings"]["rootPrefix"], found.session.endpoint("s3"), found.session.region,
                   keys.access_key_id, keys.secret_access_key, keys.session_token]))
 """
     done = farm.run("python3", "-c", script)
     assert done.returncode == 0, done.stderr
-    endpoint, region, *keys = json.loads(done.stdout)
-    return S3(endpoint, region, lambda: Credentials(*keys), BUCKET)
+    prefix, endpoint, region, *keys = json.loads(done.stdout)
+    return S3(endpoint, region, lambda: Credentials(*keys), BUCKET), prefix

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import threading
@@ -244,3 +245,59 @@ def test_the_link_that_a_kill_left_to_a_file_does_it_no_harm(one_bucket: Bucket,
     done = shell.run(one_bucket, "dl-download", *words)
     assert done.returncode == 0, done.stderr
     assert tree(target) == {"large": mine, "large (1)": content}
+
+
+def test_a_pipeline_over_files_that_never_rest(bucket: Bucket, shell: Shell, tmp_path: Path) -> None:
+    """Whatever changes at whatever moment: the store is true, and a manifest tells only of what was there once."""
+    dice = random.Random(6)
+    source = tmp_path / "source"
+    history: dict[str, set[str]] = {}
+    for number in range(60):
+        path = source / f"{number:02}"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(dice.randbytes(dice.choice([500, 20_000, 300_000, 3_000_000])))
+        history[path.name] = {xxh3_128_hexdigest(path.read_bytes())}
+    over = threading.Event()
+    unrest = [CHANGES[name] for name in ("rewritten", "replaced", "deleted", "fifo", "folder", "copied", "touched")]
+    touched: set[str] = set()
+
+    def work() -> None:
+        while not over.wait(dice.uniform(0.002, 0.03)):
+            path = source / f"{dice.randrange(60):02}"
+            if path.is_file():
+                dice.choice(unrest)(path)
+                touched.add(path.name)
+                if path.is_file():
+                    history[path.name].add(xxh3_128_hexdigest(path.read_bytes()))
+
+    words = f"dl-hash --changed=fail --missing=fail '{source}' | dl-manifest | dl-upload {URI} --manifest-prefix=m"
+    runs = []
+    for restless in (True, True, False):
+        for key in [key for key in bucket.objects if "/Manifests/" in key]:
+            del bucket.objects[key]
+        over.clear()
+        thread = threading.Thread(target=work)
+        if restless:
+            thread.start()
+        try:
+            done = shell.run(bucket, "bash", "-c", f"set -o pipefail; {words} --limit-rate=60M")
+        finally:
+            over.set()
+            if restless:
+                thread.join()
+        runs.append(done)
+        assert "Traceback" not in done.stderr
+        assert_true_to_keys(bucket)
+        published = [found for key, found in bucket.objects.items() if "/Manifests/" in key]
+        assert bool(published) == (done.returncode == 0)
+        if done.returncode:
+            # Each line is about a file that was changed, or says that a stage before this one failed.
+            lines = [line for line in done.stderr.splitlines() if "the stream is not whole" not in line]
+            assert lines
+            for line in lines:
+                assert any(f"{source}/{name}'" in line or f"'{name}'" in line for name in touched), line
+        for found in published:
+            for entry in json.loads(found.data)["paths"]:
+                assert entry["hash"] in history[entry["path"]]
+                assert f"p/Data/{entry['hash']}.xxh128" in bucket.objects
+    assert any(done.returncode for done in runs[:2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import time
@@ -11,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from changes import CHANGES, STILL_RIGHT
+from gate import Gate
+from killing import store_of
+from xxhash import xxh3_128_hexdigest
 
 TEMPLATE = """
 specificationVersion: jobtemplate-2023-09
@@ -90,6 +95,51 @@ def test_a_killed_stage_means_no_job(farm: Any, bundle: Path, tmp_path: Path, vi
     for pid in stages.values():
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_files_that_change_on_their_way_mean_no_job(farm: Any, tmp_path: Path) -> None:
+    """Each is reported by its path, the store is true to its names, and no job is made of it."""
+    folder = tmp_path / "shot" / "in"
+    folder.mkdir(parents=True)
+    names = [name for name in CHANGES for _ in range(2)]
+    dice = random.Random(3)
+    paths = []
+    for number, name in enumerate(names):
+        # Every second one is large enough to be sent by the kernel, which nobody looks at.
+        paths.append(folder / f"{number} {name}")
+        paths[-1].write_bytes(dice.randbytes(200_000 if number % 2 else 5000))
+    changing = [path for path in paths if path.name.partition(" ")[2] not in STILL_RIGHT]
+    contents = {xxh3_128_hexdigest(path.read_bytes()) for path in paths}
+    (folder.parent / "template.yaml").write_text(TEMPLATE)
+    before = job_count(farm)
+    hashed = farm.run("bash", "-c", 'set -o pipefail; dl-bundle "$0" | dl-hash | dl-manifest', str(folder.parent))
+    assert hashed.returncode == 0, hashed.stderr
+    gate = Gate(farm.environment["AWS_ENDPOINT_URL_S3"])
+    gate.arm("requests", 1, lambda: [CHANGES[path.name.partition(" ")[2]](path) for path in paths])  # type: ignore[func-returns-value]
+    try:
+        done = farm.run(
+            "bash", "-c", "set -o pipefail; dl-upload --force-s3-check | dl-submit",
+            input=hashed.stdout, env={**farm.environment, "AWS_ENDPOINT_URL_S3": gate.url},
+        )  # fmt: skip
+    finally:
+        gate.close()
+    assert done.returncode == 65, done.stderr
+    lines = done.stderr.splitlines()
+    for path in changing:
+        assert len([line for line in lines if line.startswith("dl-upload: ") and f"'{path}'" in line]) == 1, done.stderr
+    assert len(lines) == len(changing) + 1
+    assert "the stream is not whole: 'dl-upload' reported a failure" in lines[-1]
+    assert job_count(farm) == before
+    s3, prefix = store_of(farm)
+    found = [row.key for page in s3.pages(f"{prefix}/") for row in page.found]
+    assert not [key for key in found if "/Manifests/" in key]
+    stored = {}
+    for key in found:
+        got = s3.get(key)
+        assert got is not None
+        stored[key.rpartition("/")[2].partition(".")[0]] = xxh3_128_hexdigest(got.data)
+    assert all(name == hash for name, hash in stored.items())
+    assert len(contents & stored.keys()) >= len(paths) - len(changing)
 
 
 def test_a_killed_wrapper_leaves_no_stage_that_waits(farm: Any, bundle: Path, tmp_path: Path) -> None:
