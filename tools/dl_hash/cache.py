@@ -57,6 +57,7 @@ class Cache:
         self.path = path
         self.broken: str | None = None
         self._connection: sqlite3.Connection | None = None
+        self._inode: int | None = None  # of the file that was opened
 
     def find(self, paths: list[str]) -> dict[str, Known]:
         """What is known of `paths`; the caller compares it with the files as they are now."""
@@ -109,8 +110,10 @@ class Cache:
     def _give_up(self, error: Exception) -> None:
         self.broken = str(error)
         self.close()
-        # Else it is not a database, or a damaged one: the next run begins a new one.
-        if not isinstance(error, OSError) and _primary_code(error) not in _NO_DAMAGE:
+        if isinstance(error, OSError) or _primary_code(error) in _NO_DAMAGE:
+            return
+        # It is no database, or a damaged one: the next run begins anew. One that another process began is left alone.
+        if self._inode in (None, _inode_of(self.path)):
             for suffix in ("", "-journal", "-wal", "-shm"):
                 try:
                     os.unlink(self.path + suffix)
@@ -125,6 +128,7 @@ class Cache:
                 if not create:
                     return None
                 os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+            self._inode = _inode_of(self.path)
             connection = sqlite3.connect(self.path, timeout=WAIT_S, isolation_level=None)
             self._connection = connection
             connection.execute("PRAGMA synchronous = OFF")
@@ -148,6 +152,13 @@ class Cache:
         except (sqlite3.Error, OSError, TypeError) as error:
             self._give_up(error)
         return self._connection
+
+
+def _inode_of(path: str) -> int | None:
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return None
 
 
 def _primary_code(error: Exception) -> int:
