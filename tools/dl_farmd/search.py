@@ -32,10 +32,10 @@ COMPARISONS = {
 }
 Condition = tuple[str, list[Any]]
 PARAMETER_NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
-# The kinds of parameter values: of jobs and of tasks.
-NUMBERS = ("int", "float")
+# The kinds of parameter values, of jobs and of tasks; a task of a chunked step has one value of the chunk.
+NUMBERS = ("int", "float", "chunkInt")
 TEXTS = (
-    "string", "path", "chunkInt", "bool", "rangeExpr", "stringList", "pathList", "intList", "floatList", "boolList",
+    "string", "path", "bool", "rangeExpr", "stringList", "pathList", "intList", "floatList", "boolList",
     "intListList",
 )  # fmt: skip
 
@@ -204,6 +204,8 @@ def _parameter(target: Target, given: dict[str, Any], path: str) -> Condition:
     value = comparable(given["value"])
     if operator == "NOT_EQUAL":
         return f"{sql} IS NOT ?", [value]
+    if operator == "EQUAL" and isinstance(value, str):
+        return f"{_parameter_value(target, given['name'], TEXTS)} = ?", [value]
     if operator == "EQUAL":
         return f"{sql} = ?", [value]
     kind = "text" if isinstance(value, str) else "real"
