@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import random
+import sqlite3
 import threading
 import time
 from collections import Counter
@@ -182,6 +183,28 @@ class Recorder:
         if maximum > 0 and len(others) >= maximum:
             raise Breach(f"{session_id}: {job_id} may have {maximum} workers, and {others} are at it already")
         self.checked["sessions"] += 1
+        if job.queue == self.soak.queues[0]:
+            self.check_rank(agent, session_id, job)
+
+    def check_rank(self, agent: Agent, session_id: str, job: Job) -> None:
+        """Whether work of higher priority that any worker can do was passed over. The database tells what there was."""
+        db = sqlite3.connect(f"file:{self.soak.farmd.dir}/farm.sqlite?mode=ro", uri=True)
+        rows = db.execute(
+            "SELECT jobs.job_id, jobs.priority FROM sessions AS chosen JOIN jobs USING (queue_id) JOIN steps ON"
+            " steps.job = jobs.job WHERE chosen.session_id = ? AND jobs.priority > ? AND jobs.max_workers = -1 AND"
+            " jobs.lifecycle_status IN ('CREATE_COMPLETE', 'UPDATE_SUCCEEDED') AND steps.unresolved = 0 AND"
+            " steps.requirements IS NULL AND jobs.created_at < chosen.started_at - 2000 AND EXISTS (SELECT 1 FROM tasks"
+            " WHERE tasks.step = steps.step AND tasks.status = 'READY'"
+            " AND ifnull(tasks.updated_at, 0) < chosen.started_at)"
+            # A worker leaves a job to others for a while when it could not set it up.
+            " AND NOT EXISTS (SELECT 1 FROM sessions AS other JOIN actions USING (session) WHERE other.job = jobs.job"
+            " AND other.worker = chosen.worker AND actions.kind <> 'taskRun' AND actions.status = 'FAILED')",
+            (session_id, job.asked["priority"]),
+        ).fetchall()
+        db.close()
+        if rows := [row for row in rows if self.jobs[row[0]].steps]:  # the others may have been made just now
+            raise Breach(f"{session_id}: priority {job.asked['priority']} goes before {rows}")
+        self.checked["ranks"] += 1
 
     def workers_of(self, job_id: str) -> set[str]:
         """Who has an open session of a job."""
