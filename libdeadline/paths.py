@@ -91,6 +91,18 @@ def _split_root(path: str, flavour: Any) -> tuple[str, str, str]:
     return drive, flavour.sep if len(stripped) < len(rest) else "", stripped
 
 
+def root_problem(root: str, path_format: str) -> str | None:
+    """Why a root that a record or a store names can't be a folder to put files below, or None."""
+    flavour = flavour_of(path_format)
+    if not flavour.isabs(root):
+        return "it is not absolute"
+    if "\0" in root:
+        return "it holds a NUL byte"
+    if ".." in re.split(r"[\\/]" if flavour is ntpath else "/", root):
+        return "it has a '..'"
+    return None
+
+
 def relative_problem(path: str, *, windows: bool = False) -> str | None:
     """Why a manifest's `path` may not be used under a root, or None.
 

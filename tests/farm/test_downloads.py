@@ -128,3 +128,26 @@ def test_an_output_manifest_that_was_tampered_with_is_refused(farm: Any, job: tu
     assert status == 65
     assert "is not the one that was recorded" in errors
     assert not (tmp_path / "to").exists()
+
+
+def test_whoever_writes_to_the_store_does_not_choose_where_files_go(
+    farm: Any, job: tuple[str, Path], tmp_path: Path
+) -> None:
+    """The root of an output manifest stands in its object's metadata, which no recorded hash is about."""
+    job_id, out = job
+    s3, prefix = store_of(farm)
+    pages = s3.pages(f"{prefix}/Manifests/")
+    key = next(found.key for page in pages for found in page.found if f"/{job_id}/" in found.key)
+    got = s3.get(key)
+    assert got is not None
+    for root, why in ((str(tmp_path / "evil"), "none of the job's"), ("evil", "none of the job's")):
+        s3.put(key, got.data, metadata={"asset-root": root})
+        status, errors, rows = downloaded(farm, job_id)
+        assert status == 65
+        assert why in errors and len(errors.splitlines()) == 1
+        assert not [row for row in rows if row["type"] == "file"]
+        assert not (tmp_path / "evil").exists() and not out.exists()
+    # Who wants it all the same says where.
+    status, errors, _ = downloaded(farm, f"--map={out}={tmp_path / 'to'}", f"--map=evil={tmp_path / 'evil'}", job_id)
+    assert status == 0, errors
+    assert len(list((tmp_path / "to").iterdir())) + len(list((tmp_path / "evil").iterdir())) == 4

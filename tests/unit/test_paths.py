@@ -140,3 +140,17 @@ def test_links_are_resolved_but_never_named_outside_of_their_root(tmp_path: Path
     found = roots(Grouping(locations), f"{base}/proj/to-disk", f"{base}/proj/to-nas", f"{base}/alias/f")
     # Under the names that they were given, links go with the folder that they lie in.
     assert found == [(f"{base}/alias", "Disk"), (f"{base}/proj", None)]
+
+
+@pytest.mark.parametrize(
+    ("root", "kind", "is_fit"),
+    [
+        ("/proj", "posix", True), ("/", "posix", True), ("/a/b/", "posix", True), ("/a\\..\\b", "posix", True),
+        ("proj", "posix", False), ("", "posix", False), ("/a/../b", "posix", False), ("/a\0b", "posix", False),
+        ("C:\\proj", "windows", True), ("\\\\srv\\share\\a", "windows", True), ("C:/proj", "windows", True),
+        ("C:proj", "windows", False), ("proj", "windows", False), ("C:\\a\\..\\b", "windows", False),
+        ("C:/a/../b", "windows", False),
+    ],
+)  # fmt: skip
+def test_roots_that_someone_else_names(root: str, kind: str, is_fit: bool) -> None:
+    assert (paths.root_problem(root, kind) is None) is is_fit

@@ -59,7 +59,7 @@ from __future__ import annotations
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -195,14 +195,14 @@ class Download:
             what = "" if self.assets == "all" else f"{self.assets} "
             self.run.info(f"there are no {what}files of '{job_id}'")
         profiled = self._profile_rules(job)
-        yield from self._fetched(sources.load(store, found), formats, profiled)
+        yield from self._fetched(sources.load(store, found), formats if self.client else None, profiled)
 
     def _manifests(self, found: list[Source]) -> Iterator[Record]:
         from . import sources
 
         local_only = self.dry and all(source.file for source in found)
         store = None if local_only else self._open(None, None)
-        yield from self._fetched(sources.load(store, found), {}, None)
+        yield from self._fetched(sources.load(store, found), None, None)
 
     def _named(self, text: str) -> Source:
         """The source that --manifest means; its root by the hash in its name, where a rule's source has that hash."""
@@ -293,14 +293,23 @@ class Download:
         check_local(self.profiles[ours])
         return rules_between(self.profiles[theirs], self.profiles[ours])
 
-    def _places(self, root: str, kind: str, profiled: list[Rule] | None, *, stays: bool = False) -> Places:
+    def _places(
+        self,
+        root: str,
+        kind: str,
+        profiled: list[Rule] | None,
+        *,
+        stays: bool = False,
+        roots: Container[str] | None = None,
+    ) -> Places:
         """Where the files of a root go; those without a place are left out.
 
-        With `stays`, those that no rule of the storage profiles holds stay where the job has them.
-        Raises: Trouble (78) where all of them would have to stay and can't.
+        With `stays`, those that no rule of the storage profiles holds stay where the job has them. `roots` are the
+        job's, where there is one: whoever may write to the store may not choose others.
+        Raises: Trouble, 78 where all of them would have to stay and can't, 65 where they may not.
         """
         from libdeadline.path_mapping import Places
-        from libdeadline.paths import path_format
+        from libdeadline.paths import path_format, root_problem
 
         fixed = root if self.args["--list"] else self.args["--to"] and os.path.abspath(self.args["--to"])
         places = Places(root, kind, () if fixed else (*self.rules, *(profiled or ())))
@@ -308,6 +317,16 @@ class Download:
             places.folder = fixed
         elif places.folder is None and (profiled is None or stays):
             if kind == path_format():
+                problem = root_problem(root, kind)
+                if roots is not None and root not in roots:
+                    problem = "it is none of the job's"
+                if problem:
+                    raise Trouble(
+                        f"a manifest names the root '{root}', but {problem}: if its files are wanted, tell where they "
+                        f"go with --map '{root}=<folder>'",
+                        statuses.DATA,
+                        path=root,
+                    )
                 places.folder = root
             elif places.is_empty:
                 raise Trouble(
@@ -318,9 +337,12 @@ class Download:
         return places
 
     def _fetched(
-        self, loaded: Iterable[Loaded], formats: dict[str, str], profiled: list[Rule] | None
+        self, loaded: Iterable[Loaded], formats: dict[str, str] | None, profiled: list[Rule] | None
     ) -> Iterator[Record]:
-        """The manifests' records, and those of their files as they are fetched."""
+        """The manifests' records, and those of their files as they are fetched.
+
+        Shape: `formats` has the path format of each root of the job; None, where no job is known.
+        """
         from .sources import Files
 
         roots: dict[str, list[Loaded]] = {}
@@ -336,7 +358,7 @@ class Download:
                     f"whose files are those of '{name}'? give --to, --below, or path mapping rules with its root",
                     statuses.USAGE,
                 )
-            kind = source.root_path_format or formats.get(root or "") or _format_of(root or "")
+            kind = source.root_path_format or (formats or {}).get(root or "") or _format_of(root or "")
             source = source._replace(root=root, root_path_format=kind)
             roots.setdefault(root or "", []).append(each._replace(source=source))
             yield Manifest.of(
@@ -357,14 +379,15 @@ class Download:
             kind = parts[0].source.root_path_format or "posix"
             # Output goes where both profiles say, or it is left out; what is put in need not be of a location.
             stays = not all(part.source.output for part in parts)
-            batches.append(Batch(root, kind, Files(parts), self._places(root, kind, profiled, stays=stays)))
+            places = self._places(root, kind, profiled, stays=stays, roots=formats)
+            batches.append(Batch(root, kind, Files(parts), places))
         # All is checked, of all roots, before anything is written.
         self.run.progress.update(message="checking the manifests", **self.figures)
         count, left_out, needed = self._measured(batches)
         if left_out and not count:
             self.run.warn("no file lies in a location that both storage profiles have: paths are taken as they are")
             for batch in batches:
-                batch.places = self._places(batch.root, batch.root_path_format, None)
+                batch.places = self._places(batch.root, batch.root_path_format, None, roots=formats)
             count, left_out, needed = self._measured(batches)
         self.run.progress.update(message=None)
         self.figures["total_count"] += count

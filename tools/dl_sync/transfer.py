@@ -23,6 +23,7 @@ from libdeadline import manifest, statuses
 from libdeadline.aws import ServiceError
 from libdeadline.errors import Trouble
 from libdeadline.fetching import Fetcher, Item
+from libdeadline.paths import path_format, root_problem
 from libdeadline.placing import IGNORES_CASE, Tree
 from libdeadline.pool import each, taken
 from libdeadline.records import File, Record
@@ -138,6 +139,10 @@ class Transfer:
                 part.trouble = wrong[job_id]
                 continue
             key = (job_id, output.root)
+            problem = root_problem(output.root, output.root_path_format)
+            if problem and rules[job_id] is None and output.root_path_format == path_format():
+                part.trouble = Trouble(f"the root '{output.root}' of '{job_id}' is refused: {problem}", statuses.DATA)
+                continue
             if key not in known:
                 known[key] = places(output.root, output.root_path_format, rules[job_id])
             part.places = known[key]
@@ -361,7 +366,6 @@ def places(root: str, kind: str, rules: list[Rule] | None) -> Places:
     With `rules` None the root stays where it is, if such a path can be on this host at all.
     """
     from libdeadline.path_mapping import Places
-    from libdeadline.paths import path_format
 
     found = Places(root, kind, rules or ())
     if rules is None and kind == path_format():
