@@ -71,13 +71,17 @@ def _regex(text: str) -> Callable[[str], bool]:
     return lambda value: found(value) is not None
 
 
+def _holds(word: str) -> Matches:
+    return lambda message: word in message
+
+
 def _terms(text: str) -> Matches:
     needed: list[Matches] = []
     either: list[Matches] = []
     barred: list[Matches] = []
     for sign, quoted, regex, plain in TERM.findall(text):
         word = plain or re.sub(r"\\(.)", r"\1", quoted)
-        test: Matches = _regex(regex) if regex else (lambda message, word=word: word in message)
+        test = _regex(regex) if regex else _holds(word)
         {"": needed, "?": either, "-": barred}[sign].append(test)
     if needed or barred:
         either = []  # that is how the service has it: beside other terms, those with ? have no effect

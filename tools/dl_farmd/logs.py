@@ -424,13 +424,14 @@ def get_log_events(logs: Logs, db: Database, params: dict[str, Any]) -> dict[str
     start, end = params.get("startTime", 0), params.get("endTime", 1 << 62)
     token = params.get("nextToken")
     forward = params.get("startFromHead", False)
-    boundary = None
+    boundary: tuple[int, int] | None = None
     if token is not None:
         found = re.fullmatch(r"([fb])/([0-9]+-(?:-1|[0-9]+))", token)
         if found is None:
             raise invalid("The specified nextToken is invalid.")
         forward = found[1] == "f"
-        boundary = _numbers(found[2])
+        at, number = _numbers(found[2])
+        boundary = at, number
     sql = "SELECT at, number, ingested_at, message FROM events WHERE stream_id = ? AND at >= ? AND at < ?"
     args: tuple[Any, ...] = (stream["id"], start, end)
     if boundary is not None:

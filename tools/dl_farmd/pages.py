@@ -70,6 +70,7 @@ def read_token(call: Call, token: str, length: int) -> list[Any]:
 
     Raises: Validation.
     """
+    key: list[Any]
     try:
         content = call.farm.ring.unseal(
             _about(call), urlsafe_b64decode(token.encode("ascii") + b"=" * (-len(token) % 4))

@@ -269,7 +269,7 @@ FORGOTTEN = ", target = NULL, attempts = 0, started_at = NULL, ended_at = NULL"
 def is_many(row: sqlite3.Row, target: str) -> bool:
     """Whether so many tasks of a job or step row change on the way to a target that it is done in batches."""
     moving = REQUEUED if target in WAITING else (*WAITING, *MARKED[target])
-    return sum(row[COLUMNS[status]] for status in moving) > MANY
+    return bool(sum(row[COLUMNS[status]] for status in moving) > MANY)
 
 
 def defer(ledger: Ledger, job: int, step: int | None, target: str, *, waiting: bool = False) -> None:
@@ -302,7 +302,8 @@ def defer(ledger: Ledger, job: int, step: int | None, target: str, *, waiting: b
 def move_some(ledger: Ledger, step: sqlite3.Row, target: str, waiting: bool, limit: int) -> int:
     """Bring up to `limit` tasks of a step row that no worker has in hand to a deferred target. Returns how many."""
     aligned = "PENDING" if step["unresolved"] else "READY"
-    columns, args, new = STOPPED, (None if target == "SUSPENDED" else ledger.now,), target
+    columns, new = STOPPED, target
+    args: tuple[Any, ...] = (None if target == "SUSPENDED" else ledger.now,)
     if target == ALIGN:
         columns, args, new = "", (), aligned
         olds: tuple[str, ...] = WAITING
