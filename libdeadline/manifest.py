@@ -23,6 +23,7 @@ VERSION = "2023-03-03"
 HASH_ALG = "xxh128"
 BLOCK_BYTES = 1 << 18  # read and written at a time
 BATCH = 1024  # entries encoded and checked at a time
+SORTED_BYTES = 4 << 20  # up to which a manifest is best sorted in memory: its writer need not have done so
 
 _HEAD = b'{"hashAlg":"xxh128","manifestVersion":"2023-03-03","paths":['
 _ENTRY = re.compile(
@@ -279,6 +280,22 @@ def read_batches(file: IO[bytes], name: str = "manifest") -> Iterator[list[bytes
         pass
     file.seek(start)
     yield list(islice(_parse(file.read(), name), given, None))
+
+
+def is_ordered(file: IO[bytes], name: str = "manifest") -> bool:
+    """Whether the entries of the manifest in `file` come in its order, as those of canonical ones do.
+
+    Then a large one need not be held in memory to be sorted. `file` is left where it was.
+    """
+    start, before = file.tell(), b""
+    try:
+        for batch in read_batches(file, name):
+            if not all(map(lt, [before, *batch[:-1]], batch)):
+                return False
+            before = batch[-1] if batch else before
+        return True
+    finally:
+        file.seek(start)
 
 
 class _NotCanonicalError(Exception):

@@ -247,7 +247,7 @@ class Bench:
         self.show_running("dl-session", LARGE)
         self.run(f"dl-download --to {self.folder / 'got'} {job}", bounds=(LARGE,))
         shutil.rmtree(self.folder / "got")
-        self.run("dl-sync --ignore-storage-profiles", bounds=(WHOLE,))
+        self.run("dl-sync --ignore-storage-profiles", bounds=(STREAMED,))
         shutil.rmtree(self.folder / "out")
 
     def large(self) -> None:

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ import pytest
 from dl_tools.dl_sync import status_file
 from dl_tools.dl_sync.checkpoint import Checkpoint, Failures, pid_lock, sweep
 from dl_tools.dl_sync.survey import PAGE, _walk
-from dl_tools.dl_sync.transfer import places
+from dl_tools.dl_sync.transfer import _Region, places
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from libdeadline import manifest
 from libdeadline.census import moment
 from libdeadline.errors import Trouble
 from libdeadline.path_mapping import Rule
@@ -222,3 +224,17 @@ def test_each_keeps_order_bounds_what_it_takes_and_tells_errors() -> None:
     assert [result for _, result in rest if not isinstance(result, Exception)] == [
         number * 2 for number in range(1, 200) if number != 3
     ]
+
+
+def test_a_manifest_within_a_file_is_read_as_if_it_were_all(tmp_path: Path) -> None:
+    rows = [manifest.Entry(f"some/rather/long/folder/file-{n:06}.exr", f"{n:032x}", n, n) for n in range(5000)]
+    data = manifest.encode(rows)
+    with open(tmp_path / "spool", "w+b") as spool:
+        spool.write(b"one before" + data + b"one behind")
+        region = BufferedReader(_Region(spool, 10, len(data)))
+        found = manifest.read_checked(region)
+        first = next(found)
+        spool.seek(3)  # as another region's reader does
+        assert [first, *found] == rows
+        region.seek(0)
+        assert region.read() == data and region.read(1) == b""

@@ -323,3 +323,15 @@ def test_the_local_name_holds_the_hash_of_the_root_as_typed() -> None:
     name = manifest.local_name("/proj", "work", 0.0)
     assert name.startswith("work-731442b4ddb4a5b53a932cb24fb47f14-19") and name.endswith(".manifest")
     assert manifest.local_name("/proj/a:b\\c", None, 0.0).startswith("proj_a_b_c-")
+
+
+def test_order_is_found_out_and_leaves_the_file_where_it_was() -> None:
+    rows = [Entry(f"some/rather/long/folder/file-{n:06}.exr", f"{n:032x}", n, n) for n in range(5000)]
+    file = io.BytesIO(b"before" + manifest.encode(rows))
+    file.seek(6)
+    assert manifest.is_ordered(file) and list(manifest.read(file)) == rows
+    document = json.loads(manifest.encode(rows))
+    document["paths"].append(document["paths"][-1])
+    assert not manifest.is_ordered(io.BytesIO(json.dumps(document).encode()))
+    document["paths"][-2:] = reversed(document["paths"][-3:-1])
+    assert not manifest.is_ordered(io.BytesIO(json.dumps(document, separators=(",", ":")).encode()))

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from libdeadline.aws import Client
 
 READERS = 10  # manifests that are fetched at the same time
-SORTED_BYTES = 4 << 20  # up to which a manifest is sorted in memory at once: its writer need not have done so
 
 
 class Source(NamedTuple):
@@ -229,22 +228,14 @@ class Files:
     def _is_sorted(self, part: Loaded, name: str) -> bool:
         """Whether a large manifest is in order, as canonical ones are: then it need not be held in memory."""
         if id(part) not in self._sorted:
-            before = b""
-            result = True
-            for row in manifest.read_packed(part.data, name):
-                if row <= before:
-                    result = False
-                    break
-                before = row
-            self._sorted[id(part)] = result
-            part.data.seek(0)
+            self._sorted[id(part)] = manifest.is_ordered(part.data, name)
         return self._sorted[id(part)]
 
     def _checked(self, part: Loaded) -> Iterator[manifest.Entry]:
         name = part.source.manifest_path or part.source.file or "manifest"
         part.data.seek(0)
         rows = manifest.read_packed(part.data, name)
-        if part.size <= SORTED_BYTES or not self._is_sorted(part, name):
+        if part.size <= manifest.SORTED_BYTES or not self._is_sorted(part, name):
             rows = iter(sorted(rows))
         checked = manifest.check_packed(rows, windows=self._windows, ignore_case=IGNORES_CASE)
         return manifest.unpacked(checked)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from io import BytesIO
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from io import BufferedReader, RawIOBase
 from queue import SimpleQueue
 from shutil import copyfileobj
 from tempfile import TemporaryFile
@@ -60,6 +60,7 @@ class Part:
         self.work, self.output = work, output
         self.places: Places | None = None
         self.start = self.length = 0  # in the file that holds all manifests
+        self.is_streamed = False  # large and in order: read without being held in memory
         self.order: tuple[float, str, str] = (0.0, "", "")
         self.number = 0
         self.trouble: Trouble | None = None
@@ -161,7 +162,9 @@ class Transfer:
             if got is None:
                 url = self.store.s3.url(self.store.manifest_key(part.output.manifest_path))
                 raise Trouble(f"there is no manifest '{url}'", statuses.NO_INPUT)
-            for _ in _checked(got.data, part.output.manifest_path):
+            name = part.output.manifest_path
+            part.is_streamed = got.size > manifest.SORTED_BYTES and manifest.is_ordered(got.data, name)
+            for _ in _checked(got.data, name, sort=not part.is_streamed):
                 pass  # all of it is checked before any of it is used
             got.data.seek(0)
             with lock:
@@ -186,8 +189,8 @@ class Transfer:
     def _entries(self, spool: IO[bytes], part: Part) -> Iterator[manifest.Entry]:
         if part.trouble is not None:
             return iter(())
-        spool.seek(part.start)
-        return _checked(BytesIO(spool.read(part.length)), part.output.manifest_path)
+        data = BufferedReader(_Region(spool, part.start, part.length))
+        return _checked(data, part.output.manifest_path, sort=not part.is_streamed)
 
     def _find_owners(self, spool: IO[bytes]) -> None:
         """Of each local path, which manifest was stored last."""
@@ -400,9 +403,35 @@ def _result_of(work: Work) -> JobResult:
     return result
 
 
-def _checked(data: IO[bytes], name: str) -> Iterator[manifest.Entry]:
+class _Region(RawIOBase):
+    """A part of a file, read as if it were all; in the same thread others may read the file meanwhile."""
+
+    def __init__(self, file: IO[bytes], start: int, length: int) -> None:
+        self._file, self._start, self._length, self._at = file, start, length, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, at: int, whence: int = 0) -> int:
+        self._at = at + (0, self._at, self._length)[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        self._file.seek(self._start + self._at)
+        data = self._file.read(max(0, min(len(buffer), self._length - self._at)))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def _checked(data: IO[bytes], name: str, *, sort: bool) -> Iterator[manifest.Entry]:
     """The entries of a manifest, in order. Raises: Trouble (65) where one could lead out of its root."""
-    rows = sorted(manifest.read_packed(data, name))
+    rows: Iterable[bytes] = manifest.read_packed(data, name)
+    if sort:
+        rows = sorted(rows)
     return manifest.unpacked(manifest.check_packed(rows, windows=os.name == "nt", ignore_case=IGNORES_CASE))
 
 
