@@ -115,8 +115,7 @@ class Trouble:
         self.killed.append((time.time() - 10, time.time() + 1))
         assert self.site.process is not None
         self.site.process.kill()
-        for number in agents.processes_of(self.site.farm.dir):
-            os.kill(number, signal.SIGKILL)
+        agents.kill_all(self.site.farm.dir)
         self.site.process.wait()
         self.site.farm.run("dl-farm", "up", "--dir", str(self.site.farm.dir), check=True)
         self.site.start()

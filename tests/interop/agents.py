@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -82,6 +84,13 @@ def processes_of(farm: Path) -> list[int]:
     for number in found:
         found += below.get(number, [])
     return found
+
+
+def kill_all(farm: Path) -> None:
+    """kill -9 the whole farm at once."""
+    for number in processes_of(farm):
+        with suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
 
 
 def set_silence(farm: Any) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from typing import Any
 
 import pytest
-from agents import PATIENCE_S, Site, processes_of, until
+from agents import PATIENCE_S, Site, kill_all, until
 
 
 @pytest.fixture(autouse=True)
@@ -109,8 +108,7 @@ def test_all_that_runs_dies_at_once(site: Site) -> None:
     until(lambda: site.running(shared, site.own_fleet))
     assert site.process is not None
     site.process.kill()
-    for number in processes_of(site.farm.dir):
-        os.kill(number, signal.SIGKILL)
+    kill_all(site.farm.dir)
     site.process.wait()
     site.farm.run("dl-farm", "up", "--dir", str(site.farm.dir), check=True)
     site.start()
