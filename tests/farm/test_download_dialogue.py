@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from renders import Renders, texts
+from renders import BUCKET, Renders, texts
 from simulated_worker import Submitted, step, template
 
 from libdeadline import store
@@ -318,3 +318,22 @@ def test_manifests_of_output_alone_and_of_another_system(person: Person, renders
         assert [row["manifest_root"] for row in downloaded] == ["Q:\\w\\x"] * count
         for row in downloaded:
             assert Path(row["local_manifest_path"]).name.startswith("Q__w_x-" + root_hash("Q:\\w\\x"))
+
+
+def test_words_in_a_root_prefix_change_nothing(farm: Any, tmp_path: Path) -> None:
+    """The reference looks for task- and step- in the whole key, and then takes what an older attempt left."""
+    renders = Renders(farm)
+    renders.prefix = f"task-9/step-1/{tmp_path.name}/"
+    renders.api.update_queue(
+        farmId=renders.ids.farm, queueId=renders.ids.queue,
+        jobAttachmentSettings={"s3BucketName": BUCKET, "rootPrefix": renders.prefix},
+    )  # fmt: skip
+    out = tmp_path / "out"
+    job = renders.submit(out, {"a": "old", "b": "old"}, {"c": "c"})
+    renders.render()
+    renders.outputs[job.ids["jobId"], 0] = {"a": "new"}
+    job.update_task(0, "PENDING")
+    renders.render()
+    person = Person(renders, tmp_path)
+    person.messages("output", job.ids["jobId"], "--yes")
+    assert texts(out) == {"a": "new", "c": "c"}
