@@ -7,16 +7,12 @@ import signal
 import subprocess
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
+from dialogue import Person, inputs, kinds, profile, values
 from renders import BUCKET, Renders, texts
-from simulated_worker import Submitted, step, template
 
-from libdeadline import store
 from libdeadline.paths import root_hash
-
-Message = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -24,84 +20,9 @@ def renders(farm: Any) -> Renders:
     return Renders(farm)
 
 
-class Person:
-    """Somebody with settings of their own."""
-
-    def __init__(self, renders: Renders, folder: Path) -> None:
-        self.renders, self.folder = renders, folder
-        config = folder / "config"
-        config.write_text(Path(renders.farm.environment["DEADLINE_CONFIG_FILE_PATH"]).read_text())
-        self.environment = {
-            **renders.farm.environment, "HOME": str(folder), "DEADLINE_CONFIG_FILE_PATH": str(config),
-        }  # fmt: skip
-
-    def run(self, *words: str, answers: str = "", status: int = 0) -> tuple[str, str]:
-        """What a command prints, and what it says on standard error."""
-        done = subprocess.run(
-            words, env=self.environment, cwd=self.folder, input=answers, capture_output=True, text=True, timeout=60
-        )
-        assert done.returncode == status, (words, done.stdout, done.stderr)
-        return done.stdout, done.stderr
-
-    def download(self, what: str, job_id: str, *words: str, answers: str = "", status: int = 0) -> tuple[str, str]:
-        command = ("deadline", "job", f"download-{what}", "--job-id", job_id, *words)
-        return self.run(*self.renders.command(*command), answers=answers, status=status)
-
-    def messages(self, what: str, job_id: str, *words: str, answer: Any = (), status: int = 0) -> list[Message]:
-        """The messages of a download that a program answers with these lists of roots."""
-        lines = [json.dumps({"messageType": "pathconfirm", "value": value}) + "\n" for value in answer]
-        out, self.errors = self.download(
-            what, job_id, "--output", "json", *words, answers="".join(lines), status=status
-        )
-        return [json.loads(line) for line in out.splitlines() if line]
-
-    def use(self, profile: str) -> None:
-        self.run("deadline", "config", "set", "defaults.farm_id", self.renders.ids.farm)
-        self.run("deadline", "config", "set", "settings.storage_profile_id", profile)
-
-
 @pytest.fixture
 def person(renders: Renders, tmp_path: Path) -> Person:
     return Person(renders, tmp_path)
-
-
-def kinds(messages: list[Message]) -> list[str]:
-    """The kinds of messages, progress aside."""
-    return [message["messageType"] for message in messages if message["messageType"] != "progress"]
-
-
-def values(messages: list[Message], kind: str) -> list[Any]:
-    return [message["value"] for message in messages if message["messageType"] == kind]
-
-
-def inputs(renders: Renders, roots: dict[str, dict[str, str]], profile: str | None = None) -> str:
-    """A job with files below several roots, path to text: its id."""
-    rows = []
-    for root, files in roots.items():
-        path = store.input_manifest(renders.ids.farm, renders.ids.queue, root)
-        rows.append(
-            {
-                "rootPath": root,
-                "rootPathFormat": "windows" if root[1:2] == ":" else "posix",
-                "inputManifestPath": path,
-                "inputManifestHash": renders.put_manifest(path, files, root),
-            }
-        )
-    fields = {"storageProfileId": profile} if profile else {}
-    job = Submitted(
-        renders, renders.ids, template(step()), targetTaskRunStatus="SUSPENDED",
-        attachments={"manifests": rows, "fileSystem": "COPIED"}, **fields,
-    )  # fmt: skip
-    return str(job.ids["jobId"])
-
-
-def profile(renders: Renders, family: str, **locations: str) -> str:
-    made = renders.api.create_storage_profile(
-        farmId=renders.ids.farm, displayName=f"of {uuid4().hex[:6]}", osFamily=family,
-        fileSystemLocations=[{"name": name, "path": path, "type": "SHARED"} for name, path in locations.items()],
-    )["storageProfileId"]  # fmt: skip
-    renders.api.update_queue(farmId=renders.ids.farm, queueId=renders.ids.queue, allowedStorageProfileIdsToAdd=[made])
-    return str(made)
 
 
 def test_roots_of_another_system_get_a_place_and_then_all_are_confirmed(person: Person, renders: Renders) -> None:
@@ -233,8 +154,13 @@ def test_globs_of_local_paths_see_where_roots_were_moved_to(person: Person, rend
     told = person.messages("input", job, "-i", f"{new}/d/", answer=[[str(new)]])
     assert values(told, "presummary") == [{str(root): ["b", "d/a"]}]
     assert texts(new) == {"d/a": "a"}
+    told = person.messages("input", job, "-i", "d/", answer=[[str(new)]])
+    assert values(told, "presummary") == [{str(root): ["d/a"]}]
+    assert kinds(person.messages("input", job, "-i", f"{root}/d/", answer=[[str(new)]]))[-1] == "summary"
     told = person.messages("input", job, "-i", f"{new}/d/", "--match-paths-by", "job")
     assert kinds(told) == ["title", "summary"]
+    assert texts(new) == {"d/a": "a"}
+    # The reference matches the place as well, and downloads nothing.
     person.messages("input", job, "-i", f"{root}/b", "--match-paths-by", "JOB", answer=[[str(new)]])
     assert texts(new) == {"d/a": "a", "b": "b"}
 

@@ -106,7 +106,10 @@ class Download:
             return self.told_title() or self.fetch("download-summary")
         # What globs of paths on this host match is known only once it is known where the roots go.
         late = bool(self.globs) and self.by_local
-        found, status = self.look(globs=not late)
+        # Of input, what they match where the roots are now is told, as the reference client does.
+        found, status = self.look(globs=not late or self.what == "input")
+        if late and self.what == "input" and not status and not found.roots:
+            found, status = self.look(globs=False)
         if status:
             return status
         if found.roots and self.asks_for_roots(found) and not self.confirmed(found):

@@ -61,7 +61,9 @@ def _download(view: View, what: str | None) -> int:
         return statuses.OK
     if view.json:
         told = f"Downloaded {count} files"
-        view.print(json.dumps({"messageType": "summary", "value": told, "fileCount": count, "files": paths}) + "\n")
+        view.print(
+            json.dumps({"messageType": "summary", "value": told, "fileCount": count, "files": sorted(paths)}) + "\n"
+        )
         return statuses.OK
     if not count and not outcomes["skipped"]:
         view.print("There are no files to download.")
