@@ -131,7 +131,7 @@ class Bench:
             await asyncio.gather(*(worker.enrol() for worker in made[first : first + 50]))
         return made
 
-    async def submit(self, tasks: int, chunk: int = 0) -> tuple[str, float]:
+    async def submit(self, tasks: int, chunk: int = 0, **fields: Any) -> tuple[str, float]:
         """(job id, seconds until it was created)."""
         frames: dict[str, Any] = {"name": "Frame", "type": "INT", "range": f"1-{tasks}"}
         template: dict[str, Any] = {"specificationVersion": "jobtemplate-2023-09", "name": "job"}
@@ -144,7 +144,7 @@ class Bench:
             "script": {"actions": {"onRun": {"command": "true"}}},
             "parameterSpace": {"taskParameterDefinitions": [frames]},
         }
-        body = {"template": json.dumps({**template, "steps": [step]}), "templateType": "JSON", "priority": 50}
+        body = {"template": json.dumps({**template, "steps": [step]}), "templateType": "JSON", "priority": 50, **fields}
         begun = time.perf_counter()
         job = (await self.admin.call("POST", self.jobs, body))["jobId"]
         while (got := await self.get(job))["lifecycleStatus"] != "CREATE_COMPLETE":
@@ -239,6 +239,15 @@ async def idle(bench: Bench) -> None:
     seen = [latency for each in workers for latency in each.latencies]
     tell("heartbeats answered, 99 of 100", quantile(seen, 0.99) * 1000, "ms", ("<", 250))
     tell("of a core taken", core, "cores", ("<", 0.5))
+    for each in workers:
+        each.latencies.clear()
+    begun = time.monotonic()
+    calling = asyncio.gather(*(each.idle(begun + 16, 15, n / count) for n, each in enumerate(workers)))
+    while time.monotonic() < begun + 15:
+        await bench.submit(100_000, targetTaskRunStatus="SUSPENDED")
+    await calling
+    seen = [latency for each in workers for latency in each.latencies]
+    tell("the same while jobs of 100 000 tasks are created", quantile(seen, 0.99) * 1000, "ms", ("<", 250))
 
 
 async def busy(bench: Bench) -> None:

@@ -31,7 +31,7 @@ from .tags import set_tags
 MAX_FAILED_DEFAULT = 20
 MAX_RETRIES_DEFAULT = 5
 CREATE_AGAIN_S = 5
-BATCH = 5000  # tasks written in one transaction
+BATCH = 1000  # tasks written in one transaction: some milliseconds, for which heartbeats wait
 COMMON = (
     "name",
     "description",

@@ -233,8 +233,8 @@ def _term(target: Target, given: dict[str, Any], path: str) -> Condition:
                 " AS leaf WHERE leaf.atom LIKE ? ESCAPE '!'))"
             )
             args += [_pattern(orjson.dumps(word).decode()[1:-1]), _pattern(word)]
-    # LIKE of NULL is NULL, and NULL in an OR leaves the others to decide.
-    return f"ifnull({' OR '.join(parts)}, 0)", args
+    # LIKE of NULL is NULL, which leaves the others to decide. Inside a function all parts would be worked out each time.
+    return f"({' OR '.join(parts)})", args
 
 
 def _pattern(word: str) -> str:
