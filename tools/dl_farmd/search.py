@@ -233,7 +233,7 @@ def _term(target: Target, given: dict[str, Any], path: str) -> Condition:
                 " AS leaf WHERE leaf.atom LIKE ? ESCAPE '!'))"
             )
             args += [_pattern(orjson.dumps(word).decode()[1:-1]), _pattern(word)]
-    # LIKE of NULL is NULL, which leaves the others to decide. Inside a function all parts would be worked out each time.
+    # LIKE of NULL is NULL, which leaves the others to decide. Inside a function all parts would be worked out.
     return f"({' OR '.join(parts)})", args
 
 
