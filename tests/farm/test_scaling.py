@@ -184,6 +184,15 @@ def test_idle_workers_of_a_fleet_that_scales_are_stopped(made: Any) -> None:
     assert "desiredWorkerStatus" not in plain.ask(worker)
 
 
+def test_a_fleet_that_scales_keeps_its_least_number_of_workers(made: Any) -> None:
+    farm = made(configuration=SCALING, minWorkerCount=3)
+    workers = [farm.worker() for _ in range(5)]
+    for each in workers:
+        farm.ask(each)
+    farm.pass_time(400)
+    assert sum("desiredWorkerStatus" in farm.ask(each) for each in workers) == 2
+
+
 def test_a_fleet_that_scales_aims_at_its_work(made: Any) -> None:
     from dl_tools.dl_farmd import scaling
 

@@ -130,3 +130,16 @@ def test_a_short_master_key_is_refused(tmp_path: Path) -> None:
     (tmp_path / "master").write_bytes(b"short")
     with pytest.raises(ValueError, match="32 bytes"):
         KeyRing.load(tmp_path)
+
+
+def test_a_seal_is_for_one_thing_of_one_farm(tmp_path: Path, ring: KeyRing) -> None:
+    sealed = ring.seal(b"about", b"content")
+    assert KeyRing.load(tmp_path / "keys").unseal(b"about", sealed) == b"content"
+    other = KeyRing.create(tmp_path / "other")
+    changed = [sealed[:place] + bytes([sealed[place] ^ 1]) + sealed[place + 1 :] for place in range(len(sealed))]
+    for who, about, content in (
+        (ring, b"abou", sealed), (ring, b"aboutc", sealed), (other, b"about", sealed), (ring, b"about", b""),
+        *((ring, b"about", each) for each in changed),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="seal"):
+            who.unseal(about, content)
