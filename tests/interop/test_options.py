@@ -1,4 +1,4 @@
-"""Every option of the reference client's commands is one of ours, by each of its spellings, and takes a value or none."""
+"""Every option of the commands of the reference client is one of ours: each spelling, with or without a value."""
 
 from __future__ import annotations
 
