@@ -127,21 +127,28 @@ class Folder:
             except OSError:
                 pass
 
-    def sweep(self) -> None:
-        """Remove temporaries that a killed run left behind; large ones are taken up when their file's turn comes."""
+    def sweep(self, *, large: bool = False) -> bool:
+        """Remove temporaries that killed runs left behind: whether there still are some.
+
+        Without `large` those stay a while that can be taken up when their file's turn comes.
+        """
         with os.scandir(self.descriptor if HAS_DIR_FD else self.path) as entries:
             names = [each.name for each in entries if each.name.startswith(_PREFIX) and each.name.endswith(_SUFFIX)]
+        stay = False
         for name in names:
             try:
                 descriptor = self.open(name, os.O_RDWR)
             except OSError:
                 continue
             try:
-                is_left = not name.endswith(_RESUMED_SUFFIX) or os.fstat(descriptor).st_mtime < time() - LEFT_S
-                if is_left and _lock(descriptor):
+                large_stays = not large and os.fstat(descriptor).st_mtime >= time() - LEFT_S
+                if name.endswith(_RESUMED_SUFFIX) and large_stays:
+                    stay = True
+                elif _lock(descriptor):
                     self.unlink(name)
             finally:
                 os.close(descriptor)
+        return stay
 
 
 class Temporary:
@@ -254,7 +261,7 @@ class Tree:
         self._spelled: dict[str, str] | None = None  # where case does not count: what was put here, by what is alike
         # The chosen folder itself may be a link: that is the person's own choice.
         self._root = Folder(path, os.open(path, _FOLDER & ~getattr(os, "O_NOFOLLOW", 0)) if HAS_DIR_FD else -1)
-        self._root.sweep()
+        self._left = {""} if self._root.sweep() else set()  # folders in which large temporaries stay
         self._folders[""] = self._root
         if self._root.ignores_case():
             self._spelled = {}
@@ -280,6 +287,14 @@ class Tree:
                     statuses.DATA,
                     path=os.path.join(self.path, path),
                 )
+
+    def finish(self) -> None:
+        """All files are in their places: remove what killed runs left of others, such as earlier contents of theirs."""
+        for path in self._left:
+            try:
+                self.folder(path).sweep(large=True)
+            except (OSError, Trouble):
+                continue  # it is no longer there
 
     def folder(self, path: str) -> Folder:
         """The folder at a relative path, with / between parts; made where it does not exist.
@@ -327,8 +342,8 @@ class Tree:
             if not _within(real, self._real):
                 raise _leads_out(shown, self.path)
             found = Folder(shown, -1)
-        if not made:
-            found.sweep()
+        if not made and found.sweep():
+            self._left.add(path)
         if len(self._folders) >= OPEN_FOLDERS:
             for old in list(self._folders)[1 : OPEN_FOLDERS // 2]:
                 del self._folders[old]

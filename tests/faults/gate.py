@@ -90,6 +90,7 @@ class Gate:
                 continue
             for each in (near, far):
                 each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BLOCK)  # what is counted is on its way, not here
             asked: list[Asked] = []
             for work in (self._up, self._down):
                 threading.Thread(target=self._run, args=(work, near, far, asked), daemon=True).start()

@@ -264,11 +264,16 @@ def test_a_pipeline_over_files_that_never_rest(bucket: Bucket, shell: Shell, tmp
     def work() -> None:
         while not over.wait(dice.uniform(0.002, 0.03)):
             path = source / f"{dice.randrange(60):02}"
+            touched.add(path.name)
             if path.is_file():
                 dice.choice(unrest)(path)
-                touched.add(path.name)
-                if path.is_file():
-                    history[path.name].add(xxh3_128_hexdigest(path.read_bytes()))
+            else:  # it comes again, or there would soon be nothing left
+                if path.is_dir():
+                    path.rmdir()
+                path.unlink(missing_ok=True)
+                path.write_bytes(dice.randbytes(30_000))
+            if path.is_file():
+                history[path.name].add(xxh3_128_hexdigest(path.read_bytes()))
 
     words = f"dl-hash --changed=fail --missing=fail '{source}' | dl-manifest | dl-upload {URI} --manifest-prefix=m"
     runs = []
@@ -301,3 +306,27 @@ def test_a_pipeline_over_files_that_never_rest(bucket: Bucket, shell: Shell, tmp
                 assert entry["hash"] in history[entry["path"]]
                 assert f"p/Data/{entry['hash']}.xxh128" in bucket.objects
     assert any(done.returncode for done in runs[:2])
+
+
+def test_what_a_killed_download_left_of_an_earlier_content_goes(
+    one_bucket: Bucket, shell: Shell, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    path = large_file(source / "deep")
+    one_bucket.put(key_of(path), path.read_bytes())
+    words = ("dl-download", URI, f"--to={target}", f"--manifest={manifest_of(source, tmp_path / 'm')}")
+    one_bucket.plan = lambda request: ("cut", 9 << 20) if "range" not in request.headers else ("stall", 30)
+    process = shell.start(one_bucket, *words)
+    wait_for(lambda: any("range" in each.headers for each in one_bucket.requests))
+    process.kill()
+    process.wait()
+    (left,) = (target / "deep").iterdir()
+    assert left.name.endswith(".resumed.part") and left.stat().st_size == 9 << 20
+    one_bucket.plan = lambda request: None
+    path.write_bytes(b"it is small now")
+    one_bucket.put(key_of(path), path.read_bytes())
+    manifest_of(source, tmp_path / "m")
+    done = shell.run(one_bucket, *words)
+    assert done.returncode == 0, done.stderr
+    assert tree(target) == {"deep/large": b"it is small now"}

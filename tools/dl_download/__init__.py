@@ -559,6 +559,8 @@ class Download:
         if self.fetcher is not None:
             if whole:
                 self.fetcher.close()
+                for tree in self.trees.values():
+                    tree.finish()
             else:
                 self.fetcher.stop()
 

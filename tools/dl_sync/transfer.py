@@ -118,6 +118,8 @@ class Transfer:
         if self.fetcher is not None:
             if whole:
                 self.fetcher.close()
+                for tree in self.trees.values():
+                    tree.finish()
             else:
                 self.fetcher.stop()
 
