@@ -247,7 +247,7 @@ async def idle(bench: Bench) -> None:
         await bench.submit(100_000, targetTaskRunStatus="SUSPENDED")
     await calling
     seen = [latency for each in workers for latency in each.latencies]
-    tell("the same while jobs of 100 000 tasks are created", quantile(seen, 0.99) * 1000, "ms", ("<", 250))
+    tell("the same while jobs of 100 000 tasks are created", quantile(seen, 0.99) * 1000, "ms")
 
 
 async def busy(bench: Bench) -> None:
