@@ -249,6 +249,7 @@ class Transfer:
                 pending.popleft()
             if pending and (not more or len(pending) >= WINDOW):
                 self._wait()
+            self._take_notes()
 
     def _chosen(
         self, spool: IO[bytes], by_job: Mapping[str, list[Part]]
@@ -314,6 +315,9 @@ class Transfer:
         """Wait until something has come of the files."""
         self._note(taken(self.finished))
         sleep(NAP_S)
+
+    def _take_notes(self) -> None:
+        """Take note of what has come of files meanwhile: also where none had to be waited for, or all would be kept."""
         while not self.finished.empty():
             self._note(self.finished.get())
         if self.run.mode != "none":
