@@ -59,6 +59,7 @@ _PASSING = {"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable",
 _WRONG_CHECKSUM = {"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "ChecksumMismatch",
                    "XAmzContentSHA256Mismatch"}  # fmt: skip
 _CHECKSUM = "x-amz-checksum-xxhash128"
+_UNTRUSTED = (18, 19, 20, 21)  # OpenSSL's words for certificates of nobody that we know
 VERIFYING = "dl-s3d"  # a server that checks this header, as AWS does; others only call themselves AmazonS3
 
 
@@ -704,7 +705,12 @@ class S3:
         budget = self.retry_s
         name = type(error).__name__
         if name in ("SSLCertVerificationError", "CertificateError"):
-            final = f"the certificate of '{where}' is not trusted ({error}); set AWS_CA_BUNDLE to the authority's"
+            said = getattr(error, "verify_message", str(error)).rstrip(".")
+            final = f"the certificate of '{where}' is refused: {said}"
+            if getattr(error, "verify_code", 0) in _UNTRUSTED:
+                final = f"the certificate of '{where}' is not trusted ({said}); set AWS_CA_BUNDLE to the authority's"
+        elif getattr(error, "reason", "") == "WRONG_VERSION_NUMBER" and self.quickest_s is None:
+            final = f"what answers at '{where}' speaks no TLS: is it http that is wanted?"
         elif self.quickest_s is None and isinstance(error, OSError):
             budget = min(budget, UNREACHED_S)
         if final is None and patience.spend(budget):

@@ -321,16 +321,20 @@ def test_the_rate_is_limited(one_bucket: Bucket) -> None:
     assert monotonic() - began > 0.4  # the last may be on its way when the others' time is over
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    """A self-signed certificate for localhost, and its key."""
-    made = tmp_path / "cert.pem", tmp_path / "key.pem"
+def made_certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    """A self-signed certificate for a host, and its key."""
+    made = folder / "cert.pem", folder / "key.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-out", made[0], "-keyout", made[1]],
+         "-subj", "/CN=localhost", "-addext", f"subjectAltName=DNS:{name}", "-out", made[0], "-keyout", made[1]],
         check=True, capture_output=True,
     )  # fmt: skip
     return made
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    return made_certificate(tmp_path, "localhost")
 
 
 def test_all_of_it_over_tls(certificate: tuple[Path, Path], file: Path) -> None:
@@ -354,6 +358,24 @@ def test_a_certificate_that_is_not_trusted_is_refused_at_once(certificate: tuple
             client(bucket).head("d/x")
         assert error.value.status == statuses.UNAVAILABLE
         assert not bucket.requests
+
+
+def test_a_certificate_of_another_host_is_refused_at_once(tmp_path: Path) -> None:
+    other = made_certificate(tmp_path, "example.org")
+    with Bucket(tls=other) as bucket:
+        with pytest.raises(S3Error, match="not valid for 'localhost'") as error:
+            client(bucket, ca_bundle=str(other[0])).head("d/x")
+        assert "AWS_CA_BUNDLE" not in error.value.message
+        assert not bucket.requests
+
+
+def test_what_speaks_no_tls_is_said_to(bucket: Bucket) -> None:
+    s3 = S3(bucket.endpoint.replace("http://127.0.0.1", "https://localhost"), "us-west-2", Keys, "bench")
+    began = monotonic()
+    with pytest.raises(S3Error, match="speaks no TLS") as error:
+        s3.head("d/x")
+    assert monotonic() - began < 2
+    assert error.value.status == statuses.UNAVAILABLE
 
 
 class Proxy(socketserver.StreamRequestHandler):
