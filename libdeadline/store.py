@@ -647,7 +647,9 @@ class Presence:
 
         def read(after: str, end: str | None) -> None:
             try:
-                for page in self.store.s3.pages(base, after=after):
+                for number, page in enumerate(self.store.s3.pages(base, after=after)):
+                    if number > MOST_PAGES:
+                        raise Trouble(f"the listing of '{self.store.s3.url(base)}' has no end", statuses.UNAVAILABLE)
                     count = len(page.keys) if end is None else bisect_right(page.keys, end)
                     with lock:
                         self._take(page.keys[:count], page.sizes, table, len(base))

@@ -278,3 +278,25 @@ def test_keys_that_are_no_contents_are_passed_over() -> None:
     presence.expect(64)
     settled(presence)
     assert presence.listed is not None and presence.listed.count == 10
+
+
+def test_a_listing_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that makes up keys for ever, where its first page promised some three thousand."""
+    monkeypatch.setattr(store, "MOST_PAGES", 5)
+    presence, listing, hashes = presence_of(3000)
+    real = listing.pages
+
+    def pages(prefix: str, **how: Any) -> Any:
+        page = next(real(prefix, **how))
+        yield page._replace(next="more")
+        while True:
+            last = page.keys[-1] if page.keys else prefix
+            yield Page([f"{last}{number:05}" for number in range(1000)], [3] * 1000, [""] * 1000, [], "more")
+
+    monkeypatch.setattr(listing, "pages", pages)
+    monkeypatch.setattr(listing, "url", lambda key: key, raising=False)
+    presence.expect(2000)
+    settled(presence)
+    assert presence.listed is None
+    assert presence.find(hashes[0]) == 3 and presence.find("0" * 32) is None
+    assert listing.heads == 2
