@@ -656,7 +656,15 @@ def test_progress_never_passes_its_total(one_bucket: Bucket, shell: Shell, tmp_p
     manifest = manifest_of(source, tmp_path / "m")
     for words in (
         ("dl-upload", URI, *QUICK, "--progress=json", "--limit-rate=60M"),
-        ("dl-download", URI, *QUICK, "--progress=json", f"--manifest={manifest}", f"--to={tmp_path / 'to'}"),
+        (
+            "dl-download",
+            URI,
+            *QUICK,
+            "--progress=json",
+            "--limit-rate=25M",
+            f"--manifest={manifest}",
+            f"--to={tmp_path / 'to'}",
+        ),
     ):
         done = shell.run(one_bucket, *words, text=hashed(source))
         assert done.returncode == 0, done.stderr
