@@ -117,6 +117,13 @@ def test_a_fleet_has_no_more_workers_than_it_may(farmd, farm_ids):
     assert client.get_fleet(farmId=farm_ids.farm, fleetId=small)["workerCount"] == 2
     second.start()
     silence(farmd, second)
+    third = SimulatedWorker(client, farm_ids.farm, small).create()
+    # Nor does one that never came: its agent died before it wrote down who it is.
+    refusal(SimulatedWorker(client, farm_ids.farm, small).create)
+    db = sqlite3.connect(farmd.dir / "farm.sqlite", timeout=10)
+    db.execute("UPDATE workers SET created_at = created_at - 3600000 WHERE worker_id = ?", (third.worker_id,))
+    db.commit()
+    db.close()
     SimulatedWorker(client, farm_ids.farm, small).create()
 
 

@@ -84,10 +84,11 @@ def create_worker(call: Call) -> dict[str, Any]:
         raise Conflict(
             "STATUS_CONFLICT", "fleet", p["fleetId"], f"The fleet is {fleet['status']}.", {"status": fleet["status"]}
         )
-    # Those that are gone do not count: hosts that come and go would fill the fleet with them.
+    # Those that are gone or never came do not count: hosts that come and go would fill the fleet with them.
     there = store.value(
-        db, f"SELECT count(*) FROM workers WHERE fleet_id = ? AND status NOT IN ({', '.join('?' * len(GONE))})",
-        p["fleetId"], *GONE,
+        db, f"SELECT count(*) FROM workers WHERE fleet_id = ? AND status NOT IN ({', '.join('?' * len(GONE))})"
+        " AND NOT (status = 'CREATED' AND created_at < ?)",
+        p["fleetId"], *GONE, call.now - int(silence_s(call.farm) * 1000),
     )  # fmt: skip
     if there >= fleet["max_worker_count"]:
         # A quota error would fit, but is not among those that this operation may answer.
