@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,12 @@ def test_only_launchers_exit_and_the_kernel_prints_nothing() -> None:
                     if called in ("sys.exit", "exit", "quit") or (folder == "libdeadline" and called == "print"):
                         wrong.append(f"{path.relative_to(TOP)}:{node.lineno} calls {called}")
     assert not wrong
+
+
+def test_no_two_test_modules_have_one_name() -> None:
+    """The folders of tests are no packages, so that two of one name keep the whole suite from being collected."""
+    names = Counter(path.name for path in (TOP / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def option_names(text: str) -> set[str]:
