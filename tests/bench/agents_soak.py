@@ -128,9 +128,7 @@ class Trouble:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             [deed] = self.chance.choices(list(deeds), list(deeds.values()))
-            if self.site.process is None or self.site.process.poll() is not None:
-                self.done["agent that ended by itself"] += 1
-                self.site.start()
+            self.keep_alive()
             deed()
             self.done[deed.__name__] += 1
             time.sleep(self.chance.uniform(0, 1.5))
@@ -138,13 +136,18 @@ class Trouble:
     def settle(self) -> None:
         """Until all jobs are finished."""
         self.resume()
-        if self.site.process is None or self.site.process.poll() is not None:
-            self.site.start()
         for job in self.jobs:
             agents.until(lambda job=job: self.is_finished(job), END_S)
 
+    def keep_alive(self) -> None:
+        """Start an agent anew that ended by itself, as a host's service manager does."""
+        if self.site.process is None or self.site.process.poll() is not None:
+            self.done["agent that ended by itself"] += 1
+            self.site.start()
+
     def is_finished(self, job: dict[str, str]) -> bool:
         """Whether a job has come to an end; what is suspended is taken up again first."""
+        self.keep_alive()
         status = self.client.get_job(**job).get("taskRunStatus")
         if status == "SUSPENDED":
             self.client.update_job(**job, targetTaskRunStatus="READY")
