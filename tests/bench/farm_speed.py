@@ -28,7 +28,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "farm"))
 
-from conftest import CONFIGURATION, ROLE, Farmd
+from own_farmd import CONFIGURATION, ROLE, Farmd
 from simulated_worker import CAPABILITIES
 
 from libdeadline import sigv4

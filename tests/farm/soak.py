@@ -21,7 +21,7 @@ from typing import Any
 from uuid import UUID
 
 from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
-from conftest import CONFIGURATION, ROLE
+from own_farmd import CONFIGURATION, ROLE, Farmd
 from simulated_worker import CAPABILITIES, STATUSES, audit, environment, step, template
 
 SETTINGS = {"worker_hold_s": 0, "worker_silence_s": 5, "worker_look_s": 0.2, "retention_look_s": 86_400}
@@ -1042,8 +1042,6 @@ class Soak:
 
 def soak(folder: Any, seed: int, turns: int, **more: Any) -> dict[str, Any]:
     """Run a soak over a new farm in `folder`."""
-    from conftest import Farmd
-
     folder.mkdir(parents=True, exist_ok=True)
     most_sessions = 3 if seed % 4 > 1 else 1
     (folder / "config.json").write_text(json.dumps({"settings": {**SETTINGS, "worker_sessions": most_sessions}}))

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Farmd
 from dl_tools.dl_farmd import capabilities, changes, run_status
 from in_process import Service, error_of, one_of_each
+from own_farmd import Farmd
 from simulated_worker import audit
 
 NOW = "2026-11-28T00:00:00Z"

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
-from conftest import CONFIGURATION, ROLE, Farmd
+from own_farmd import CONFIGURATION, ROLE, Farmd
 from simulated_worker import SimulatedWorker
 
 RUN = [sys.executable, "-c", "from dl_tools.dl_farmd import main; raise SystemExit(main())"]

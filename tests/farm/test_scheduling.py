@@ -6,7 +6,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from conftest import CONFIGURATION, ROLE
+from own_farmd import CONFIGURATION, ROLE
 from simulated_worker import SimulatedWorker, Submitted, audit, clear, environment, number_of, step, template
 
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
-from conftest import CONFIGURATION, ROLE
+from own_farmd import CONFIGURATION, ROLE
 from simulated_worker import CAPABILITIES, SimulatedWorker, Submitted, audit, clear, environment, step, template
 
 

@@ -103,8 +103,9 @@ def test_killed_it_is_found_lost_and_its_task_goes_to_another(site: Site) -> Non
 
 
 def test_all_that_runs_dies_at_once(site: Site) -> None:
-    alone, shared = site.many("dead-alone", 4, 1, alone=True), site.many("dead-shared", 6, 1)
+    alone = site.many("dead-alone", 4, 1, alone=True)
     until(lambda: site.client.get_job(**alone)["taskRunStatusCounts"]["SUCCEEDED"])
+    shared = site.many("dead-shared", 6, 1)
     until(lambda: site.running(shared, site.own_fleet))
     assert site.process is not None
     site.process.kill()

@@ -125,7 +125,7 @@ def test_a_later_manifest_wins(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("limit", [0, 1 << 20])
 def test_the_order_of_a_manifest_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
-    monkeypatch.setattr("dl_tools.dl_download.sources.SORTED_BYTES", limit)
+    monkeypatch.setattr("libdeadline.manifest.SORTED_BYTES", limit)
     names = ["b", "a/b", "a", "c"]
     for order in (["b", "c", "a"], ["a", "b", "c"]):
         assert chosen_in_order(tmp_path, order) == ["a", "b", "c"]

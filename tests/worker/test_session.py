@@ -6,9 +6,9 @@ import os
 import signal
 import time
 
-from conftest import SESSION_ID, STEP_ID, LoneSession, wait_for
 from dl_worker.folder import start_time
 from dl_worker.processes import kill_session
+from lone_session import SESSION_ID, STEP_ID, LoneSession, wait_for
 
 
 def test_tasks_run_in_order_between_enter_and_exit(session: LoneSession) -> None:
