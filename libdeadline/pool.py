@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 if TYPE_CHECKING:
     from .s3 import S3
 
-FIRST_THREADS = 8  # before anything has been answered
-NEAR_THREADS, FAR_THREADS = 8, 64  # on this machine, and where answers take their time
+FIRST_THREADS = 3  # before anything has been answered
+NEAR_THREADS, FAR_THREADS = 16, 64  # at the most on this machine, at the least where answers take their time
 MOST_THREADS = 128
 FAR_S = 0.002  # an answer that is never quicker comes from afar
 THREAD_S = 0.0002  # there, a thread for each such part of the time that an answer takes
+NEAR_THREAD_S = 0.0001  # and here: threads that only wait for the interpreter cost more than they bring
 
 WAKE_S = 0.25
 AHEAD = 4  # items for each thread that `each` takes in advance
@@ -132,7 +133,7 @@ class Pool(Generic[T]):
         if quickest is None:
             return FIRST_THREADS
         if quickest < FAR_S:
-            return NEAR_THREADS
+            return max(FIRST_THREADS, min(NEAR_THREADS, int(quickest / NEAR_THREAD_S)))
         return max(FAR_THREADS, min(MOST_THREADS, int(quickest / THREAD_S)))
 
     def _start(self) -> None:
