@@ -25,6 +25,7 @@ class Wire:
         self.to = (parts.hostname, parts.port)
         self.dice, self.share, self.lock = random.Random(seed), share, threading.Lock()
         self.faults = 0
+        self.is_fresh = True  # no connection yet
         self.over = threading.Event()
         self.listener = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self.accept, daemon=True).start()
@@ -48,8 +49,11 @@ class Wire:
             except OSError:
                 return
             with self.lock:
-                fault = self.dice.choice(["reset", "end", "stall"]) if self.dice.random() < self.share else ""
-                inward, limit = self.dice.random() < 0.5, self.dice.randrange(1, self.dice.choice([600, 100_000]))
+                # The first never holds: where threads are few, it may be the only one for long.
+                first, self.is_fresh = self.is_fresh, False
+                fault = self.dice.choice(["reset", "end", "stall"]) if first or self.dice.random() < self.share else ""
+                most = 200 if first else self.dice.choice([600, 100_000])
+                inward, limit = self.dice.random() < 0.5, self.dice.randrange(1, most)
             for source, sink, is_inward in ((near, far, False), (far, near, True)):
                 of_this = fault if is_inward == inward else ""
                 threading.Thread(target=self.relay, args=(source, sink, near, of_this, limit), daemon=True).start()

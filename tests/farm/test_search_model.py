@@ -272,6 +272,53 @@ def test_sorts_by_parameter_and_by_person(service: Service, ids: dict[str, str])
     assert times == sorted(times)
 
 
+def test_many_tasks_are_sorted_by_a_parameter_as_few_are(service: Service, ids: dict[str, str]) -> None:
+    """Of steps with numbers, with texts and with no such parameter, a page of any size at any place."""
+    rng = random.Random(3)
+    # So many at each end are alike that the sample's rows are, too.
+    numbers = ["-50"] * 50 + [str(rng.randint(-50, 50)) for _ in range(100)]
+    texts = [f"v{rng.randint(0, 30)}" for _ in range(100)] + ["z"] * 50
+    steps = [
+        {"name": "numbers", "parameterSpace": {"taskParameterDefinitions": [
+            {"name": "Key", "type": "INT", "range": numbers}]}},
+        {"name": "texts", "parameterSpace": {"taskParameterDefinitions": [
+            {"name": "Key", "type": "STRING", "range": texts}]}},
+        {"name": "none", "parameterSpace": {"taskParameterDefinitions": [
+            {"name": "Other", "type": "INT", "range": "1-100"}]}},
+    ]  # fmt: skip
+    for each in steps:
+        each["script"] = {"actions": {"onRun": {"command": "true"}}}
+    template = {"specificationVersion": "jobtemplate-2023-09", "name": "sorted", "steps": steps}
+    job = service.make(
+        "CreateJob", farmId=ids["farmId"], queueId=ids["other"], priority=1, template=json.dumps(template),
+        templateType="JSON",
+    )["jobId"]  # fmt: skip
+    service.settle()
+    wanted: list[Any] = [None] * 100 + sorted(map(float, numbers)) + sorted(texts)
+
+    def value(row: dict[str, Any]) -> Any:
+        found = row["parameters"].get("Key")
+        return found and (float(found["int"]) if "int" in found else found["string"])
+
+    for way, expected in (("ASCENDING", wanted), ("DESCENDING", wanted[::-1])):
+        for size, offset in ((1, 0), (7, 0), (7, 7), (20, 90), (20, 240), (100, 0), (100, 300), (100, 380)):
+            page = service.make(
+                "SearchTasks", farmId=ids["farmId"], queueIds=[ids["other"]], jobId=job, itemOffset=offset,
+                pageSize=size, sortExpressions=[{"parameterSort": {"name": "Key", "sortOrder": way}}],
+            )  # fmt: skip
+            assert [value(row) for row in page["tasks"]] == expected[offset : offset + size], (way, size, offset)
+            assert page["totalResults"] == 400
+    listed = service.make("ListSteps", farmId=ids["farmId"], queueId=ids["other"], jobId=job)["steps"]
+    (only,) = [each["stepId"] for each in listed if each["name"] == "numbers"]
+    one_step = {"stringFilter": {"name": "STEP_ID", "operator": "EQUAL", "value": only}}
+    page = service.make(
+        "SearchTasks", farmId=ids["farmId"], queueIds=[ids["other"]], itemOffset=0, pageSize=3,
+        filterExpressions={"operator": "AND", "filters": [one_step]},
+        sortExpressions=[{"parameterSort": {"name": "Key", "sortOrder": "ASCENDING"}}],
+    )  # fmt: skip
+    assert [value(row) for row in page["tasks"]] == [-50.0] * 3
+
+
 WRONG = [
     {"stringFilter": {"name": "SHOE_SIZE", "operator": "EQUAL", "value": "9"}},
     {"stringFilter": {"name": "name", "operator": "EQUAL", "value": "9"}},
