@@ -57,8 +57,7 @@ class Target:
     pair is (an id, the last part of it): terms without a hyphen are looked for in that part only. `outer` is (a
     condition with {} for what rows of an outer table must meet, the terms of those rows), which many rows share;
     `parameters` is the JSON column (or expression) with {name: {kind: text}}, if there is one; `order` is the ORDER BY
-    where the request names none, and the tie-break where it does. `sample` is a condition that a small share of the
-    rows meets, spread over all of them.
+    where the request names none, and the tie-break where it does.
     """
 
     select: str
@@ -68,7 +67,6 @@ class Target:
     order: str
     parameters: str | None = None
     outer: tuple[str, tuple[str, ...]] | None = None
-    sample: str | None = None
 
 
 def run(call: Call, target: Target, where: str, args: tuple[Any, ...]) -> tuple[list[sqlite3.Row], dict[str, Any]]:
@@ -83,15 +81,9 @@ def run(call: Call, target: Target, where: str, args: tuple[Any, ...]) -> tuple[
         bound += more
     order, order_args = _order(target, call.params.get("sortExpressions", ()))
     offset, size = call.params["itemOffset"], call.params.get("pageSize", PAGE)
+    rest, rest_args = f"WHERE {conditions} ORDER BY {order} LIMIT ? OFFSET ?", (*bound, *order_args, size + 1, offset)
     source = target.select[target.select.index(" FROM ") :]
-    rest = f"WHERE {conditions} ORDER BY {order} LIMIT ? OFFSET ?"
-    rest_args: tuple[Any, ...] = (*bound, *order_args, size + 1, offset)
     if "sortExpressions" in call.params:
-        first = _first_parameter(target, call.params["sortExpressions"])
-        if first is not None:
-            enough, more = _enough(call.db, target, first, f"{source} WHERE ({conditions})", bound, offset + size)
-            rest = f"WHERE ({conditions}){enough} ORDER BY {order} LIMIT ? OFFSET ?"
-            rest_args = (*bound, *more, *order_args, size + 1, offset)
         # What has to be sorted is sorted by itself: whole rows would take thrice the time.
         keys = call.db.execute(f"SELECT {target.key} {source} {rest}", rest_args).fetchall()
         one = f"{target.select} WHERE ({target.key}) = ({', '.join('?' * len(target.key.split(',')))})"
@@ -257,35 +249,6 @@ FILTERS = {
     "stringFilter": _string,
     "stringListFilter": _string_list,
 }
-
-
-def _first_parameter(target: Target, sorts: Any) -> tuple[str, bool] | None:
-    """(SQL, whether descending) of what is sorted by first, if that is a parameter."""
-    given = sorts[0].get("parameterSort") if sorts else None
-    if given is None or target.parameters is None:
-        return None
-    return _comparable_parameter(target, given["name"]), given.get("sortOrder") == "DESCENDING"
-
-
-def _enough(
-    db: sqlite3.Connection, target: Target, first: tuple[str, bool], matching: str, args: list[Any], last: int
-) -> Condition:
-    """A condition on the first sort key that the rows up to the `last` one, counted from 0, all meet.
-
-    The row of that rank in a sample of the rows comes no sooner than that of all of them. Without it, where tasks come
-    the wrong way round, SQLite puts each in its place among the first and takes one out again: most of the work.
-    """
-    sql, descending = first
-    if target.sample is None:
-        return "", []
-    way = "DESC" if descending else "ASC"
-    query = f"SELECT {sql} {matching} AND {target.sample} ORDER BY 1 {way} LIMIT 1 OFFSET ?"
-    found = db.execute(query, (*args, last)).fetchone()
-    if found is None or (found[0] is None and descending):
-        return "", []
-    if found[0] is None:
-        return f" AND {sql} IS NULL", []
-    return (f" AND {sql} >= ?" if descending else f" AND ({sql} IS NULL OR {sql} <= ?)"), [found[0]]
 
 
 def _order(target: Target, sorts: Any) -> Condition:

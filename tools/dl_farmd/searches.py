@@ -94,7 +94,6 @@ TASKS = search.Target(
     # By the outer table's column, or SQLite sorts all tasks of the queue before it gives the first.
     order="jobs.job DESC, steps.position, tasks.number",
     parameters="tasks.parameters",
-    sample="tasks.number % 16 = 0",
 )
 WORKERS = search.Target(
     select="SELECT workers.* FROM workers",
