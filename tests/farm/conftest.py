@@ -34,6 +34,16 @@ def start_farmd() -> Any:
 
 
 @pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The service in this process, without a network."""
+    from in_process import Service
+
+    made = Service(tmp_path_factory.mktemp("farm"))
+    yield made
+    made.farm.close()
+
+
+@pytest.fixture(scope="module")
 def farm_ids(farmd: Farmd) -> SimpleNamespace:
     """A farm with a queue (attachments, a role, run as the agent's user) and a fleet, associated."""
     client = farmd.client()

@@ -800,7 +800,13 @@ class Soak:
         found = self.some_job()
         if found is not None:
             job_id, job = found
-            self.call("update_job", **self.ids(job.queue, job_id), lifecycleStatus="ARCHIVED")
+            restarts = self.seen["restarts"]
+            try:
+                self.call("update_job", **self.ids(job.queue, job_id), lifecycleStatus="ARCHIVED")
+            except ClientError as error:
+                # Killed when it was done and not yet answered, it refuses the second try.
+                if error.response["Error"]["Code"] != "ConflictException" or self.seen["restarts"] == restarts:
+                    raise
             job.archived = True
             self.recorder.note("archive", job_id)
 
@@ -882,6 +888,8 @@ class Soak:
         begun = time.monotonic()
         for turn in range(turns):
             self.act()
+            if kill_share and turn == turns // 2:
+                self.kill()  # once at the least, whatever the dice say
             for _ in range(2):
                 self.chance.choice(self.agents).turn()
             if turn % 50 == 49:

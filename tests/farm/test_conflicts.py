@@ -63,13 +63,6 @@ class Worker:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    made = Service(tmp_path_factory.mktemp("farm"))
-    yield made
-    made.farm.close()
-
-
-@pytest.fixture(scope="module")
 def ids(service: Service) -> dict[str, str]:
     found = one_of_each(service)
     job = {name: found[name] for name in ("farmId", "queueId", "jobId")}

@@ -23,13 +23,6 @@ LISTS = [operation for operation in OPERATIONS if "nextToken" in members(operati
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    made = Service(tmp_path_factory.mktemp("farm"))
-    yield made
-    made.farm.close()
-
-
-@pytest.fixture(scope="module")
 def ids(service: Service) -> dict[str, str]:
     """One of each, and of each kind that is listed at least three."""
     found = one_of_each(service)

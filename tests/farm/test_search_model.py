@@ -28,13 +28,6 @@ UNSEEN = {"SearchTasks": {"CREATED_AT", "CREATED_BY", "TASK_RUN_STATUS"}}
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    made = Service(tmp_path_factory.mktemp("farm"))
-    yield made
-    made.farm.close()
-
-
-@pytest.fixture(scope="module")
 def ids(service: Service) -> dict[str, str]:
     """A farm with two queues, and jobs of all statuses, with parameters of all kinds."""
     found = one_of_each(service)

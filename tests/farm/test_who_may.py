@@ -57,13 +57,6 @@ MAY: dict[str, set[str]] = {
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    made = Service(tmp_path_factory.mktemp("farm"))
-    yield made
-    made.farm.close()
-
-
-@pytest.fixture(scope="module")
 def ids(service: Service) -> dict[str, str]:
     return one_of_each(service)
 
