@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 if TYPE_CHECKING:
     from .s3 import S3
 
-FIRST_THREADS = 3  # before anything has been answered
+FIRST_THREADS = 2  # before anything has been answered, and where answers come at once
 NEAR_THREADS, FAR_THREADS = 16, 64  # at the most on this machine, at the least where answers take their time
 MOST_THREADS = 128
 FAR_S = 0.002  # an answer that is never quicker comes from afar
@@ -108,6 +108,21 @@ class Pool(Generic[T]):
         if (waiting > 1 or not self._threads) and len(self._threads) < self.most():
             self._start()
         return waiting
+
+    def share(self, most: int) -> list[T]:
+        """Up to `most` further items for the thread that asks, where that leaves as many for each of the others."""
+        items: list[T] = []
+        wanted = min(most, self._tasks.qsize() // self.most())
+        while len(items) < wanted:
+            try:
+                task = self._tasks.get_nowait()
+            except Empty:
+                break
+            if task is None:
+                self._tasks.put(None)
+                break
+            items.append(task[0])
+        return items
 
     def waiting(self) -> int:
         """How many items wait."""

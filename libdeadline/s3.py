@@ -28,6 +28,7 @@ UNREACHED_S = 2.0  # the same while the endpoint has never answered: it may well
 FOREIGN_S = 10.0  # the same for answers that are none of S3's, such as the page of a proxy
 BACKOFF_S = (0.05, 10.0)  # first and longest pause between two tries
 REFRESH_S = 30.0  # how often credentials are asked for anew: whoever provides them knows when they end
+PIPELINE_S = 5.0  # silence after which a server is thought not to take several requests at once
 PROGRESS_BYTES = 1 << 16  # of a body that breaks off again and again: what must come for the budget to start anew
 EMPTY_PAGES = 1000  # of a listing, in a row, after which it is thought to have no end
 
@@ -208,6 +209,7 @@ class S3:
         self._dialer = Dialer(self.stopping, stall_s, ca_bundle)
         self.verifies: bool | None = None  # whether the server checks content against the checksum we send
         self.checksums = True  # whether it takes the header at all
+        self.pipelines: bool | None = None  # whether it takes requests before it has answered earlier ones
         self.quickest_s: float | None = None  # the shortest that an answer has taken
         self._lock = Lock()
         self._local = local()
@@ -223,9 +225,16 @@ class S3:
     def head(self, key: str) -> Found | None:
         """What the object is, or None where there is none."""
         response = self._request("find", "HEAD", key, expect=(200, 404), proof=_has_etag)
-        if response.status == 404:
-            return None
-        return Found(key, int(response.header("content-length") or 0), response.header("last-modified") or "")
+        return _found(key, response)
+
+    def head_each(self, keys: list[str]) -> list[Found | None]:
+        """What `head` tells of each of `keys`, asked for without waiting for the answers in between.
+
+        Where a server doesn't bear that, they are asked for one after another, then and from then on.
+        Source: RFC 9112 section 9.3.2.
+        """
+        found = self._head_together(keys) if len(keys) > 1 else []
+        return [*found, *(self.head(key) for key in keys[len(found) :])]
 
     def put(
         self,
@@ -528,6 +537,43 @@ class S3:
         self.stopping.clear()
 
     # How a request is made.
+
+    def _head_together(self, keys: list[str]) -> list[Found | None]:
+        """What is found of `keys`, of as many as were answered for good; each failure is left to whoever asks again."""
+        if self.pipelines is False or self._dialer.proxy or self._pause_until > monotonic():
+            return []
+        connection = self._connection()
+        found: list[Found | None] = []
+        is_sent = False
+        try:
+            if connection.socket is None:
+                connection.open()
+            if self.pipelines is None:
+                connection.endure(PIPELINE_S)
+            requests = [self._head("HEAD", self._base + quote(key, safe="/-_.~"), "", (), 0) for key in keys]
+            is_sent = True
+            connection.send(b"".join(requests), b"")
+            for key in keys:
+                response = connection.receive("HEAD", behind=bool(found))
+                if response.status not in (200, 404) or not _has_etag(response):
+                    break
+                found.append(_found(key, response))
+                if not response.keep:
+                    break
+            if len(found) == len(keys) and self.pipelines is None:
+                self.pipelines = True
+                connection.endure()
+        except (OSError, Broken):
+            pass
+        finally:
+            connection.used += len(found)
+            if len(found) < len(keys):
+                connection.close()
+                if is_sent and self.pipelines is None:
+                    self.pipelines = False
+        if self.stopping.is_set():
+            raise Stopping
+        return found
 
     def _put(
         self,
@@ -865,6 +911,13 @@ def _has_etag(response: Response) -> bool:
     if response.status not in (200, 201, 204):
         return True
     return response.header("etag") is not None or (response.status != 200 and not response.body)
+
+
+def _found(key: str, response: Response) -> Found | None:
+    """What an answer to a HEAD tells."""
+    if response.status == 404:
+        return None
+    return Found(key, int(response.header("content-length") or 0), response.header("last-modified") or "")
 
 
 def _has_upload_id(response: Response) -> bool:

@@ -126,6 +126,11 @@ class Connection:
                 pass
             self.socket = None
 
+    def endure(self, silence_s: float | None = None) -> None:
+        """Give up after that much silence from now on, or as usual again."""
+        limit_s = self.dialer.stall_s if silence_s is None else min(silence_s, self.dialer.stall_s)
+        _limit_silence(self.socket, limit_s, self.plain)
+
     def send(self, head: bytes, body: bytes | memoryview) -> None:
         if self.limit is not None and body:
             self.socket.sendall(head, _MSG_MORE if self.plain else 0)
@@ -192,10 +197,16 @@ class Connection:
             self.socket.sendall(view[:got])
             offset += got
 
-    def receive(self, method: str) -> Response:
-        """The head of the next answer. Raises: Broken, OSError."""
+    def receive(self, method: str, *, behind: bool = False) -> Response:
+        """The head of the next answer; `behind`: it may have come together with the last one.
+
+        Raises: Broken, OSError.
+        """
         buffer, view, receive = self.buffer, self.view, self.socket.recv_into
         have = 0
+        if behind:
+            have = self.end - self.start
+            buffer[:have] = bytes(view[self.start : self.end])
         until = 0.0
         while True:
             end = buffer.find(b"\r\n\r\n", 0, have)
@@ -383,14 +394,7 @@ class Dialer:
         host, port = (self.proxy[0], self.proxy[1]) if self.proxy else (self.host, self.port)
         raw = socket.create_connection((host, port), timeout=min(CONNECT_S, self.stall_s))
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self.tls or sys.platform == "win32":
-            raw.settimeout(self.stall_s)
-        else:
-            # The kernel keeps the time, which spares a poll before each read and write.
-            raw.settimeout(None)
-            limit = struct.pack("ll", int(self.stall_s), int(self.stall_s % 1 * 1e6))
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        _limit_silence(raw, self.stall_s, not self.tls)
         if self.tls:
             if self.proxy:
                 self._tunnel(raw)
@@ -422,6 +426,17 @@ class Dialer:
         """Take note that a connection is closed."""
         with self._lock:
             self._sockets.pop(used, None)
+
+
+def _limit_silence(used: socket.socket, limit_s: float, is_plain: bool) -> None:
+    if not is_plain or sys.platform == "win32":
+        used.settimeout(limit_s)
+        return
+    # The kernel keeps the time, which spares a poll before each read and write.
+    used.settimeout(None)
+    limit = struct.pack("ll", int(limit_s), int(limit_s % 1 * 1e6))
+    used.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+    used.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
 
 def page_buffer(size: int) -> memoryview:

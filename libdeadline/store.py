@@ -228,10 +228,6 @@ class Store:
         """How a person writes the store's address."""
         return self.s3.url(self.prefix)
 
-    def find(self, hash: str) -> Found | None:
-        """The object of a content, under the key that is written now."""
-        return self.s3.head(self.data_key(hash))
-
     def read_manifest(self, path: str, hash: str | None = None) -> Reading | None:
         """A manifest, by its path below Manifests/; None where there is none. `hash` is what was recorded of it.
 
@@ -558,12 +554,17 @@ class Presence:
 
     def find(self, hash: str) -> int | None:
         """The size of the object of a content, or None where the store does not have it."""
+        return self.find_each([hash])[0]
+
+    def find_each(self, hashes: list[str]) -> list[int | None]:
+        """What `find` tells of each content."""
         self._await_listing()
         if self.listed is not None:
-            return self.listed.get(hash)
-        found = self.store.find(hash)
-        self.learn(found is not None)
-        return found.size if found else None
+            return [self.listed.get(hash) for hash in hashes]
+        rows = self.store.s3.head_each([self.store.data_key(hash) for hash in hashes])
+        for row in rows:
+            self.learn(row is not None)
+        return [row.size if row else None for row in rows]
 
     def is_likely_new(self, size: int) -> bool:
         """Whether to send a content of that many bytes unasked, on the condition that it is not there."""

@@ -32,8 +32,8 @@ class Output:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.records = 0
-        self._lines: list[bytes] = []
-        self._bytes = 0
+        # Copied together at once: lines that were kept would each hold on to the room that they were encoded in.
+        self._block = bytearray()
         self._since = 0.0
         self._lock = Lock()
         self._changed = Condition(self._lock)
@@ -46,12 +46,13 @@ class Output:
         with self._lock:
             if self._error:
                 raise self._error
-            self._lines.append(line)
-            self._bytes += len(line)
+            block = self._block
+            was_empty = not block
+            block += line
             self.records += line.count(b"\n")  # a Foreign may hold a block of lines
-            if self._bytes >= BLOCK_BYTES:
+            if len(block) >= BLOCK_BYTES:
                 self._flush()
-            elif len(self._lines) == 1:
+            elif was_empty:
                 self._since = monotonic()
                 if self._lingerer is None:
                     self._lingerer = Thread(target=self._linger, daemon=True)
@@ -75,16 +76,18 @@ class Output:
             self._flush()
 
     def _flush(self) -> None:
-        if not self._lines:
+        if not self._block:
             return
-        data, self._lines, self._bytes = memoryview(b"".join(self._lines)), [], 0
-        while data:
-            data = data[os.write(self.descriptor, data) :]
+        block, self._block = self._block, bytearray()
+        with memoryview(block) as data:
+            sent = os.write(self.descriptor, data)
+            while sent < len(data):
+                sent += os.write(self.descriptor, data[sent:])
 
     def _linger(self) -> None:
         with self._changed:
             while not self._closed:
-                if not self._lines:
+                if not self._block:
                     self._changed.wait()
                     continue
                 left = self._since + LINGER_S - monotonic()

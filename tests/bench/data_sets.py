@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ SHAPES = {
     "L": Shape(3, 1 << 30, 1 << 30),
     "D": Shape(5_000, 4 << 10, 64 << 10, 500),
 }
+SETTLED_S = 6.0  # age before which a file is read once more, since it may have changed after it was hashed
 ENTRIES = 1_000_000  # of the large manifest
 
 
@@ -52,6 +54,7 @@ def make(data: Path, name: str) -> Path:
             while left > 0:
                 left -= file.write(block[start : start + min(left, len(block) - start)])
     partial.rename(folder)
+    time.sleep(SETTLED_S)
     return folder
 
 

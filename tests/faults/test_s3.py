@@ -85,6 +85,79 @@ def test_passing_failures_are_endured(bucket: Bucket, file: Path, fault: tuple[A
     assert result[0].found[0].size == len(DATA)
 
 
+KEYS = [f"d/{number:02}" for number in range(24)]  # of which every third is there, with as many bytes as its number
+
+
+def stored_thirds(bucket: Bucket) -> list[int | None]:
+    for number in range(0, len(KEYS), 3):
+        bucket.put(KEYS[number], b"x" * number)
+    return [None if number % 3 else number for number in range(len(KEYS))]
+
+
+def sizes(s3: S3) -> list[int | None]:
+    return [found.size if found else None for found in s3.head_each(KEYS)]
+
+
+def test_many_are_asked_for_at_once(bucket: Bucket) -> None:
+    wanted = stored_thirds(bucket)
+    s3 = client(bucket)
+    assert sizes(s3) == wanted == sizes(s3)
+    assert [each.key for each in bucket.requests] == KEYS + KEYS
+    assert s3.pipelines is True
+
+
+@pytest.mark.parametrize("fault", [*FAULTS.values(), ("raw", b"no HTTP\r\n\r\n")], ids=[*FAULTS, "no HTTP"])
+@pytest.mark.parametrize("at", [0, 11, 23])
+def test_of_many_at_once_none_gets_the_answer_of_another(one_bucket: Bucket, fault: tuple[Any, ...], at: int) -> None:
+    wanted = stored_thirds(one_bucket)
+    s3 = client(one_bucket)
+    for _ in range(2):
+        left = [fault]
+        one_bucket.plan = lambda request, left=left: left.pop() if request.key == KEYS[at] and left else None
+        assert sizes(s3) == wanted
+        assert not left
+
+
+def test_refusals_of_many_at_once_are_told(bucket: Bucket) -> None:
+    stored_thirds(bucket)
+    bucket.plan = lambda request: ("status", 403, "AccessDenied", "no") if request.key == KEYS[5] else None
+    with pytest.raises(S3Error) as error:
+        client(bucket).head_each(KEYS)
+    assert error.value.status == statuses.NOT_ALLOWED
+
+
+class OneByOne(socketserver.BaseRequestHandler):
+    """Takes what comes at once for one request: it answers the first and, `hangs_up` or not, forgets the others."""
+
+    hangs_up: ClassVar[bool]
+    many: ClassVar[list[int]]
+
+    def handle(self) -> None:
+        while data := self.request.recv(1 << 16):
+            self.many.append(data.count(b"\r\n\r\n"))
+            key = data.split(b" ", 2)[1].decode()
+            number = int(key[-2:])
+            status = "404 Not Found" if number % 3 else "200 OK"
+            close = "connection: close\r\n" if self.hangs_up else ""
+            self.request.sendall(f'HTTP/1.1 {status}\r\n{close}etag: "x"\r\ncontent-length: {number}\r\n\r\n'.encode())
+            if self.hangs_up:
+                return
+
+
+@pytest.mark.parametrize("hangs_up", [True, False])
+def test_a_server_for_one_request_at_a_time_is_borne(hangs_up: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("libdeadline.s3.PIPELINE_S", 0.2)
+    OneByOne.hangs_up, OneByOne.many = hangs_up, []
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), OneByOne) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        s3 = S3(f"http://127.0.0.1:{server.server_address[1]}", "us-west-2", Keys, "bench")
+        wanted = [None if number % 3 else number for number in range(len(KEYS))]
+        assert sizes(s3) == wanted == sizes(s3)
+        server.shutdown()
+    assert OneByOne.many == [len(KEYS)] + [1] * (2 * len(KEYS) - 1)  # tried once
+
+
 @pytest.mark.parametrize("cut", [0, 1, 100_000, len(DATA) - 1])
 def test_a_body_cut_short_goes_on_where_it_stopped(bucket: Bucket, cut: int) -> None:
     bucket.put("d/x", DATA)

@@ -221,10 +221,10 @@ class Listing:
         self.heads = self.pages_read = 0
         self.lock = threading.Lock()
 
-    def head(self, key: str) -> Found | None:
+    def head_each(self, keys: list[str]) -> list[Found | None]:
         with self.lock:
-            self.heads += 1
-        return Found(key, 3, "") if key in self.keys else None
+            self.heads += len(keys)
+        return [Found(key, 3, "") if key in self.keys else None for key in keys]
 
     def pages(self, prefix: str, *, after: str | None = None, most: int | None = None) -> Any:
         rows = [key for key in self.keys if key.startswith(prefix) and key > (after or "")]

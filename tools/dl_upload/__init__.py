@@ -256,7 +256,7 @@ class Upload:
                 return False
         elif not (item.cached is False and self.sender.presence.stale):
             return False
-        item.twin = item.done = False
+        item.twin = item.done = item.sought = False
         item.cached = item.outcome = None
         self.seen.set(item.row["hash"], SENT)  # as long as it doesn't fail too
         self.sender.submit(item)

@@ -23,6 +23,7 @@ from libdeadline.store import Presence, Store
 from .parts import LargeFiles, damaged, hash_of, send_open
 
 SMALL_BYTES = 1 << 17  # sent from memory
+TOGETHER = 16  # contents that are looked for at once
 LARGE_BYTES = 32 << 20  # from here on in parts
 # A FIFO that took the place of a file must not hold us up.
 FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -31,16 +32,26 @@ FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) 
 class Item:
     """A record on its way through, and what became of it."""
 
-    __slots__ = ("cached", "counted", "done", "fatal", "large_bytes", "outcome", "row", "size", "trouble", "twin")
+    __slots__ = (
+        "cached", "counted", "done", "fatal", "guessed", "known", "large_bytes", "outcome", "row", "size", "sought",
+        "trouble", "twin",
+    )  # fmt: skip
 
     def __init__(self, row: Record) -> None:
         self.row = row
         self.counted = self.done = self.fatal = self.twin = False
+        self.sought = self.guessed = False  # looked for in the store already, or taken to be new
+        self.known: int | None = None  # size of what the store has
         self.cached: bool | None = None  # believed to be there by the check cache: verified (True) or not (False)
         self.outcome: str | None = None
         self.trouble: Trouble | None = None
         self.size = 0
         self.large_bytes = 0  # of a file sent in parts: told as progress already
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the store was seen to have the content, and all of it."""
+        return self.known is not None and self.row.get("size") in (None, self.known)
 
 
 class Sender:
@@ -85,14 +96,50 @@ class Sender:
         self._large.stop(abort=abort)
 
     def _work(self, item: Item) -> bool:
+        items = [item]
         try:
-            if self._settle(item):
-                self._finish(item)
+            if not item.sought:
+                items += self._seek(item)
         except Stopping:
             return False
         except Exception as error:
             self._finish(item, error)
+            return True
+        for each in items:
+            if each is not item and not each.is_stored:
+                self._pool.submit(each)  # others may send it meanwhile
+                continue
+            try:
+                if self._settle(each):
+                    self._finish(each)
+            except Stopping:
+                return False
+            except Exception as error:
+                self._finish(each, error)
         return True
+
+    def _seek(self, item: Item) -> list[Item]:
+        """Look for the content of an item, and of others that wait: these others. Raises: what the search does."""
+        if self._guess(item):
+            return []
+        others = self._pool.share(TOGETHER - 1)
+        wanted = [item, *(other for other in others if not other.sought and not self._guess(other))]
+        try:
+            sizes = self.presence.find_each([each.row["hash"] for each in wanted])
+        except BaseException:
+            for other in others:
+                self._pool.submit(other)
+            raise
+        for each, each.known in zip(wanted, sizes, strict=True):
+            each.sought = True
+        return others
+
+    def _guess(self, item: Item) -> bool:
+        """Whether an item's content is taken to be new, without looking for it."""
+        size = item.row.get("size")
+        item.guessed = item.cached is None and size is not None and self.presence.is_likely_new(size)
+        item.sought = item.guessed
+        return item.guessed
 
     def _finish(self, item: Item, error: Exception | None = None) -> None:
         if error is not None:
@@ -111,12 +158,10 @@ class Sender:
         """See to it that the content is in the store; False where others go on with it."""
         row = item.row
         assert isinstance(row, File)
-        hash, size, path = str(row.hash), row.size, ""
-        guessed = item.cached is None and size is not None and self.presence.is_likely_new(size)
-        known = None if guessed else self.presence.find(hash)
+        hash, size, known, path = row["hash"], row.get("size"), item.known, ""
         if item.cached and known is None:
             self.presence.refute()
-        if known is not None and (size is None or known == size):
+        if item.is_stored:
             item.outcome = "present"
         else:
             path = self.map(row)
@@ -134,7 +179,7 @@ class Sender:
                     descriptor = -1
                     return False
                 item.outcome = send_open(self.store, hash, descriptor, path, size, known is None)
-                if guessed and item.outcome == "present":
+                if item.guessed and item.outcome == "present":
                     known = self.presence.find(hash)
                     if known is not None and known != size:  # what is there is damaged
                         item.outcome = send_open(self.store, hash, descriptor, path, size, False)
