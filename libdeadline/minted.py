@@ -20,6 +20,8 @@ from secrets import token_bytes
 from time import time
 from typing import Any
 
+from . import disk
+
 MASTER_BYTES = 32
 SEAL_BYTES = 16
 CACHE_SIZE = 4096
@@ -226,6 +228,7 @@ def _write_once(path: Path, content: bytes) -> None:
             os.link(temporary, path)
         except FileExistsError:
             pass
+        disk.flush(str(path.parent))
     finally:
         temporary.unlink()
 

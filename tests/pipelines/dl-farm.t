@@ -56,7 +56,7 @@ As the default for all shells, and back to what was there.
 A copy of it while it runs, and a farm of the copy; doctor finds nothing wrong with either.
 
   $ dl-farm backup --dir=farm copy.tar.gz
-  {"type":"resource","resource":"copy","id":"*/copy.tar.gz","data":{"version":1,"made_at":"*Z","farm_id":"farm-*","databases":{"farm.sqlite":*,"logs.sqlite":*},"objects":0,"files":0,"bytes":0}} (glob)
+  {"type":"resource","resource":"copy","id":"*/copy.tar.gz","data":{"version":2,"made_at":"*Z","farm_id":"farm-*","databases":{"farm.sqlite":*,"logs.sqlite":*},"objects":0,"files":0,"bytes":0}} (glob)
   {"type":"end","tool":"dl-farm","ok":true,"records":1}
   $ dl-farm backup --dir=farm copy.tar.gz 2>&1 >out | sed "s|$PWD|.|"
   dl-farm: './copy.tar.gz' is there already: name another file or folder

@@ -21,6 +21,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from libdeadline import statuses
+from libdeadline.disk import flush
 from libdeadline.errors import Trouble
 
 from . import environment
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from .layout import Folder
 
-VERSION = 1  # of what a copy consists of
+VERSION = 2  # of what a copy consists of
 NOTE = "backup.json"
 DATABASES = ("farm.sqlite", "logs.sqlite")
 INDEX = os.path.join("store", "index.sqlite")
@@ -69,7 +70,7 @@ def backup(folder: Folder, target: str, run: Run) -> dict[str, Any]:
         else:
             os.sync()  # once: a call for each of a hundred thousand objects would take minutes
             os.rename(copy, target)
-        _sync(os.path.dirname(target))
+        flush(os.path.dirname(target))
     return note | {"path": target}
 
 
@@ -105,7 +106,7 @@ def restore(folder: Folder, source: str, run: Run) -> dict[str, Any]:
         _check(copy, note, run)
         os.sync()
         os.rename(copy, folder.path)
-        _sync(os.path.dirname(folder.path))
+        flush(os.path.dirname(folder.path))
     folder.read()
     folder.make()
     environment.write_files(folder)  # for `env`, also before it is up
@@ -216,11 +217,18 @@ def _copy_store(folder: Folder, copy: str, run: Run) -> tuple[int, int, int, int
                 dropped = _drop(db, missing) if missing else 0
                 objects = db.execute("SELECT count(*) FROM object").fetchone()[0]
                 kept = dict(_named(db))
+                short = "SELECT coalesce(sum(size), 0) FROM object WHERE content IS NOT NULL"
+                short_bytes = db.execute(short).fetchone()[0] if has_contents(db) else 0
                 break
             before = missing
     for name in have - kept.keys():
         _remove(os.path.join(files, name[-2:], name))
-    return objects, len(kept), sum(kept.values()), dropped
+    return objects, len(kept), sum(kept.values()) + short_bytes, dropped
+
+
+def has_contents(db: sqlite3.Connection) -> bool:
+    """Whether short contents lie in an index: since schema 1, of which dl-s3d makes it when it starts."""
+    return bool(db.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _named(db: sqlite3.Connection) -> Iterator[tuple[str, int]]:
@@ -465,14 +473,6 @@ def _remove(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         pass
-
-
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _now() -> str:

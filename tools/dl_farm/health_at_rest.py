@@ -10,13 +10,14 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from . import environment
-from .backup import DATABASES, INDEX, KEYS, connected, damage
+from .backup import DATABASES, INDEX, KEYS, connected, damage, has_contents
 from .doctor import NOTE, OK, WRONG, Finding, size_text
 from .layout import LEAST_FREE_BYTES
 from .programs import SERVERS
 from .resources import MOST_WORKERS
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterator
 
     from .doctor import Patient
@@ -284,12 +285,14 @@ def store(patient: Patient) -> Iterator[Finding]:
             total = len(keys)
             if total > SAMPLE:
                 keys = sample(keys, SAMPLE)
-            query = "SELECT bucket, key, size, files FROM object WHERE bucket = ? AND key = ?"
+            # An index that no server of this version opened yet has no short contents.
+            content = "content" if has_contents(db) else "NULL"
+            query = f"SELECT bucket, key, size, files, {content} FROM object WHERE bucket = ? AND key = ?"
             rows = [row for key in keys for row in db.execute(query, key)]
             broken = [row for row in rows if not _is_whole(files, row)]
             # What was replaced between the two looks is not broken.
             broken = [row for row in broken if db.execute(query, row[:2]).fetchone() == row]
-            changed = [row for row in _named_by_content(rows) if row not in broken and not _is_genuine(files, row)]
+            changed = [row for row in _named_by_content(rows) if row not in broken and not _is_genuine(db, files, row)]
     except sqlite3.Error:
         return  # told by the check of the databases
     for row in broken[:3] + changed[:3]:
@@ -321,11 +324,16 @@ def _named_by_content(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return sample(named, min(REHASHED, len(named)))
 
 
-def _is_genuine(files: str, row: tuple[Any, ...]) -> bool:
+def _is_genuine(db: sqlite3.Connection, files: str, row: tuple[Any, ...]) -> bool:
     from xxhash import xxh3_128
 
     digest = xxh3_128()
     try:
+        if row[4] is not None:
+            found = db.execute("SELECT bytes FROM content WHERE id = ?", (row[4],)).fetchone()
+            if found is None:
+                raise FileNotFoundError
+            digest.update(found[0])
         for name, _ in json.loads(row[3]):
             with open(os.path.join(files, name[-2:], name), "rb") as file:
                 while piece := file.read(1 << 20):

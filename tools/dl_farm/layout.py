@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from libdeadline import statuses
+from libdeadline.disk import flush
 from libdeadline.errors import Trouble
 
 if TYPE_CHECKING:
@@ -189,6 +190,7 @@ def replace(path: str, text: str, mode: int = 0o600) -> bool:
         except BaseException:
             os.unlink(temporary)
             raise
+        flush(os.path.dirname(path))
     except OSError as error:
         raise Trouble(f"cannot write '{path}': {error.strerror}", statuses.IO, path=path) from None
     return True

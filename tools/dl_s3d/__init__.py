@@ -8,6 +8,8 @@ Options:
   --listen=<where>  Address and port to listen at, such as 127.0.0.1:0 for a free port;
                     without it, the listening socket that is standard input.
   --beyond-loopback  Allow an address that other machines can reach.
+  --no-flush        Answer before what was stored is on the disk: faster, and the last seconds may be lost with
+                    the power.
 
 Answers the part of S3's API that job attachments and ordinary clients need, by path or by host name below
 .localhost, to requests signed with the farm's keys or with credentials that its API minted. Once it listens at
@@ -82,8 +84,8 @@ def bound_socket(where: str, beyond_loopback: bool) -> socket.socket:
     return listener
 
 
-def settings(folder: str) -> tuple[str, str]:
-    """(account, region) of the farm.
+def settings(folder: str) -> tuple[str, str, bool]:
+    """(account, region) of the farm, and whether its objects are to be on the disk before a request is answered.
 
     Raises: Trouble.
     """
@@ -93,9 +95,10 @@ def settings(folder: str) -> tuple[str, str]:
     try:
         with open(path, "rb") as file:
             config = json.load(file)
-        return str(config.get("account", DEFAULT_ACCOUNT)), str(config.get("region", DEFAULT_REGION))
+        flushes = bool(config.get("settings", {}).get("flush_objects", 1))
+        return str(config.get("account", DEFAULT_ACCOUNT)), str(config.get("region", DEFAULT_REGION)), flushes
     except FileNotFoundError:
-        return DEFAULT_ACCOUNT, DEFAULT_REGION
+        return DEFAULT_ACCOUNT, DEFAULT_REGION, True
     except (ValueError, AttributeError):
         raise Trouble(f"'{path}' is no JSON object: put it right or remove it", statuses.CONFIGURATION) from None
 
@@ -107,23 +110,26 @@ def serve(args: Arguments, run: Run) -> int:
 
     from .service import Service
     from .serving import Loop
-    from .store import Busy, Store
+    from .store import VERSION, Busy, Newer, Store
 
     folder = os.path.abspath(args["--dir"])
     where = args["--listen"]
     listener = given_socket() if where is None else bound_socket(where, args["--beyond-loopback"])
-    account, region = settings(folder)
+    account, region, flushes = settings(folder)
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         ring = KeyRing.create(os.path.join(folder, "keys"))
     except (ValueError, KeyError, TypeError) as error:
         raise Trouble(f"the keys of '{folder}' cannot be used: {error}", statuses.CONFIGURATION) from None
     try:
-        store = Store(os.path.join(folder, "store"))
+        store = Store(os.path.join(folder, "store"), flushes and not args["--no-flush"])
     except Busy:
         raise Trouble(
             f"another dl-s3d serves '{folder}': end it first, or use another folder", statuses.TRY_AGAIN
         ) from None
+    except Newer as error:
+        message = f"the index of '{folder}/store' has schema {error.args[0]}, newer than this version's {VERSION}: "
+        raise Trouble(f"{message}use the version that wrote it", statuses.CONFIGURATION) from None
     except sqlite3.Error as error:
         raise Trouble(f"the index of '{folder}/store' cannot be opened: {error}", statuses.IO) from None
     service = Service(store, ring, account, region, run.debug, run.warn)

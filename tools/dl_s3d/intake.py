@@ -1,8 +1,8 @@
-"""Taking in the body of a request: its framing undone, its checksums compared, its bytes written to a file.
+"""Taking in the body of a request: its framing undone, its checksums compared, its bytes kept or written to a file.
 
-    socket ─▶ length or HTTP chunks ─▶ aws-chunked, if so encoded ─▶ digests ─▶ file
+    socket ─▶ length or HTTP chunks ─▶ aws-chunked, if so encoded ─▶ digests ─▶ memory, while short ─▶ file
 
-Each stage is fed whatever arrived and passes on what is content; nothing holds more than one receive's worth.
+Each stage is fed whatever arrived and passes on what is content; nothing holds more than a short content.
 Source: RFC 9112 section 7.1; Amazon S3 API reference, "Transferring payload in multiple chunks" and "trailing headers".
 """
 
@@ -20,7 +20,7 @@ from libdeadline import sigv4
 from .auth import Caller
 from .checksums import HASHERS, Hasher
 from .faults import Fault
-from .store import Files, Store
+from .store import SHORT_BYTES, Files, Store
 from .wire import Request
 
 LINE_BYTES = 8192
@@ -36,13 +36,24 @@ class Intake:
     """The content of one request: fed in pieces, then `finish`ed or `abandon`ed.
 
     `named` is the XXH3-128 that the key says the content has (the store of job attachments is addressed so).
-    `etag_by` picks the entity tag: md5, or xxhash128 where the content's hash is known anyhow.
+    `opaque` content needs no MD5 for an entity tag. Of content of up to `short` bytes `content` becomes the bytes,
+    of longer `files` the file that holds them.
     """
 
-    def __init__(self, request: Request, store: Store, *, named: str | None = None, opaque: bool = False) -> None:
-        self.store, self.headers, self.named = store, request.headers, named
+    def __init__(
+        self,
+        request: Request,
+        store: Store,
+        *,
+        named: str | None = None,
+        opaque: bool = False,
+        short: int = SHORT_BYTES,
+    ) -> None:
+        self.store, self.headers, self.named, self.short = store, request.headers, named, short
         self.size = 0
+        self.content: bytes | None = None
         self.files: Files = []
+        self._held = bytearray()
         self._descriptor = -1
         self.expected = _expected(request.headers)
         self.algorithms = set(self.expected)
@@ -74,14 +85,22 @@ class Intake:
             raise Fault("EntityTooLarge", "Your proposed upload exceeds the maximum allowed object size.")
         for update in self._updates:
             update(data)
+        if self.size <= self.short:
+            self._held += data
+            return
         try:
             if self._descriptor < 0:
                 name, self._descriptor = self.store.new_file()
                 self.files = [(name, 0)]
-            while data:
-                data = data[os.write(self._descriptor, data) :]
+                held, self._held = self._held, bytearray()
+                self._write(memoryview(held))
+            self._write(data)
         except OSError as error:
             raise Fault("InsufficientStorage", f"The object cannot be written: {error.strerror}.") from error
+
+    def _write(self, data: memoryview) -> None:
+        while data:
+            data = data[os.write(self._descriptor, data) :]
 
     def finish(self, trailers: dict[str, str]) -> tuple[str, dict[str, str]]:
         """(entity tag, checksums) of the content, all of which has come.
@@ -91,6 +110,8 @@ class Intake:
         self._close()
         if self.files:
             self.files = [(self.files[0][0], self.size)]
+        elif self._held:
+            self.content = bytes(self._held)
         self.expected |= _expected(trailers)
         values = {name: digest.digest() for name, digest in self.digests.items()}
         if self._signs_payload and values["sha256"].hex() != self.payload_hash:

@@ -61,10 +61,11 @@ def put_part(exchange: Exchange) -> Answer:
     upload, number = upload_of(exchange), part_number(exchange.request.query["partNumber"])
     exchange.need_length()
     # Of content that will be hashed as a whole, the entity tags of parts need no MD5.
-    intake = Intake(exchange.request, exchange.store, opaque=hash_in(exchange.request.key) is not None)
+    intake = Intake(exchange.request, exchange.store, opaque=hash_in(exchange.request.key) is not None, short=0)
     try:
         trailers = yield from exchange.body(intake.feed)
         etag, checksums = intake.finish(trailers)
+        yield Work(lambda: exchange.store.flush_files(intake.files))
         upload_of(exchange)  # it may have been aborted meanwhile
         exchange.store.put_part(upload.id, Part(number, intake.size, etag, now_ms(), checksums, intake.files))
     except BaseException:
@@ -83,13 +84,17 @@ def copy_part(exchange: Exchange) -> Answer:
         if asked is None:
             raise Fault("InvalidArgument", "x-amz-copy-source-range must be of the form bytes=first-last.")
         start, length = asked
-    slices = exchange.store.slices(source.files, start, length)
+    content, slices = exchange.store.content(source), exchange.store.slices(source.files, start, length)
 
     def copy() -> tuple[Files, str]:
         name, descriptor = exchange.store.new_file()
         digest = md5(usedforsecurity=False)
         try:
-            with os.fdopen(descriptor, "wb", buffering=0) as target:
+            with os.fdopen(descriptor, "wb") as target:
+                if content is not None:
+                    piece = content[start : start + length]
+                    digest.update(piece)
+                    target.write(piece)
                 for each in slices:
                     with open(each.path, "rb", buffering=0) as file:
                         file.seek(each.offset)
@@ -98,6 +103,7 @@ def copy_part(exchange: Exchange) -> Answer:
                             left -= len(piece)
                             digest.update(piece)
                             target.write(piece)
+            exchange.store.flush_files([(name, length)])
         except BaseException:
             exchange.store.discard([(name, 0)])
             raise

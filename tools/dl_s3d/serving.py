@@ -24,7 +24,7 @@ COMMIT = 4  # wait for the end of the turn and its commit
 RECEIVE_BYTES = 1 << 18
 SEND_BYTES = 1 << 20  # most of a file that one connection is sent in a turn
 IDLE_S = 600.0  # a connection that says nothing for so long is closed
-THREADS = 2  # for what takes long: copying, hashing stored parts
+THREADS = 8  # for what takes long: flushing files, copying, hashing stored parts
 
 
 @dataclass(slots=True)

@@ -1,10 +1,16 @@
-"""Buckets and objects on disk: bytes in files of their own, all else in one SQLite database.
+"""Buckets and objects on disk: long contents in files of their own, all else in one SQLite database.
 
-A file is written under a name that was never used before and is seen only once a row names it; a row is seen
-only once its transaction is committed. So a kill at any moment leaves an object whole or absent, and what
-was acknowledged is there. Files that no row names (a kill came between) are removed at the next start.
-Power loss: the database stays consistent (WAL, synchronous=NORMAL) but the last seconds may be missing from it or from
-files, which are not fsynced one by one; a file shorter than its row says is treated as absent, never served.
+  up to SHORT_BYTES   content ──────────────────────────────────▶ row ─▶ commit ─▶ answer
+  longer              content ─▶ file ─▶ flush file and folder ─▶ row ─▶ commit ─▶ answer
+
+A file is written under a name that was never used before and is seen only once a row names it; a row is seen only once
+its transaction is committed, which flushes it (WAL, synchronous=FULL). So a kill or a loss of power at any moment
+leaves an object whole or absent, and what was acknowledged is there. Files that no row names (the end came between)
+are removed at the next start. A file that is missing or not as long as its row says makes its object absent.
+
+Short contents lie in the database because one flush is then enough for all that a turn of the server took in, while
+files cost one each, and their making more time than their bytes: measured with 16 clients, 2.3 times as many small
+PUTs a second as with a flush of each file, and as many as with none.
 """
 
 from __future__ import annotations
@@ -19,6 +25,8 @@ from itertools import count
 from threading import Thread
 from time import time, time_ns
 from typing import Any
+
+from libdeadline.disk import flush
 
 from .faults import Fault
 from .wire import Slice
@@ -38,8 +46,13 @@ CREATE TABLE IF NOT EXISTS object (
   checksums TEXT NOT NULL,             -- JSON object: algorithm to base64 value
   files TEXT NOT NULL,                 -- JSON array of [name, size]: one after the other, the content
   upload TEXT,                         -- the multipart upload that made it
+  content INTEGER,                     -- where it is short: id of the row with its bytes; then no files
   PRIMARY KEY (bucket, key)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS content (
+  id INTEGER PRIMARY KEY,
+  bytes BLOB NOT NULL
+);
 CREATE TABLE IF NOT EXISTS upload (
   id TEXT PRIMARY KEY,
   bucket TEXT NOT NULL,
@@ -60,8 +73,13 @@ CREATE TABLE IF NOT EXISTS part (
   PRIMARY KEY (upload, number)
 ) WITHOUT ROWID;
 """
-NINE_VALUES = "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-COLUMNS = "key, size, etag, modified, headers, checksums, files, upload"
+TEN_VALUES = "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+COLUMNS = "key, size, etag, modified, headers, checksums, files, upload, content"
+SHORT_BYTES = 1 << 17  # longest content that lies in the database
+VERSION = 1  # of the schema; 0 knew no short contents
+PAGE_BYTES = 1 << 14  # a third faster with short contents than SQLite's 4096; stores keep what they were made with
+LOG_BYTES = 4 << 20  # of the write-ahead log before it is taken over: with more, answers waited longer and were no more
+FREE_BYTES = 16 << 20  # that deleted short contents leave in the database for new ones; more is given back
 FANOUT = 256  # folders that files are spread over
 CACHE_KIB = 16384
 LOCK_WAIT_S = 5.0
@@ -82,6 +100,7 @@ class Object:
     checksums: dict[str, str] = field(default_factory=dict)
     files: Files = field(default_factory=list)
     upload: str | None = None
+    content: int | None = None
 
 
 @dataclass(slots=True)
@@ -109,6 +128,10 @@ class Busy(Exception):
     """Another process serves the folder."""
 
 
+class Newer(Exception):
+    """A later version wrote the index: `args[0]` is its schema."""
+
+
 def now_ms() -> int:
     return int(time() * 1000)
 
@@ -116,26 +139,30 @@ def now_ms() -> int:
 class Store:
     """The folder of one server. Changes become durable, and files that they replaced are removed, by `commit`.
 
-    Raises: Busy where another process has the folder; OSError, sqlite3.Error.
+    Without `flushes` they survive the end of the process, and as much of a loss of power as the system cares for.
+    Raises: Busy where another process has the folder; Newer; OSError, sqlite3.Error.
     """
 
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: str, flushes: bool = True) -> None:
+        self.folder, self.flushes = folder, flushes
         self.files = os.path.join(folder, "files")
         os.makedirs(folder, mode=0o700, exist_ok=True)
         os.makedirs(self.files, mode=0o700, exist_ok=True)
         for number in range(FANOUT):
             os.makedirs(os.path.join(self.files, f"{number:02x}"), mode=0o700, exist_ok=True)
         self._lock = _locked(os.path.join(folder, "lock"))
+        for each in (self.files, folder):
+            flush(each)
         self.database = os.path.join(folder, "index.sqlite")
-        self._db = _connected(self.database)
-        self._db.executescript(SCHEMA)
+        self._db = _connected(self.database, flushes)
+        _make_schema(self._db)
         # Names of one run sort after those of earlier runs, so that the sweep can tell leftovers from new files.
         self._run = f"{time_ns():016x}"
         self._numbers = count()
         self._obsolete: Files = []  # replaced or deleted by the open transaction
         self._fresh: list[str] = []  # written for it
         self._changed = False
+        self._frees = False  # whether it deletes short contents
         self._failure: sqlite3.Error | None = None
         self._names = {name for name, _ in self.buckets()}  # as they will be after the next commit
         stale = self._db.execute("SELECT id FROM upload WHERE created < ?", (now_ms() - UPLOAD_LIFE_MS,)).fetchall()
@@ -163,6 +190,20 @@ class Store:
             except OSError:
                 pass  # swept at the next start
 
+    def flush_files(self, files: Files) -> None:
+        """Put files and their names on the disk, where changes are to be durable; called from threads.
+
+        Raises: Fault where the disk refuses.
+        """
+        if not self.flushes:
+            return
+        try:
+            paths = [self.path(name) for name, _ in files]
+            for path in (*paths, *{os.path.dirname(path) for path in paths}):
+                flush(path)
+        except OSError as error:
+            raise Fault("InsufficientStorage", f"The object cannot be written: {error.strerror}.") from error
+
     def is_whole(self, row: Object) -> bool:
         """Whether the files of an object are there with their full sizes."""
         try:
@@ -186,7 +227,7 @@ class Store:
     def _sweep(self) -> None:
         """Remove files of earlier runs that no row names."""
         try:
-            db = _connected(self.database)
+            db = _connected(self.database, self.flushes)
             with db:
                 db.execute("BEGIN")
                 named = {
@@ -210,12 +251,12 @@ class Store:
         """Whether there are changes that a crash would lose."""
         return self._changed or self._failure is not None
 
-    def _change(self, statement: str, values: tuple[object, ...]) -> int:
+    def _change(self, statement: str, values: tuple[object, ...]) -> sqlite3.Cursor:
         try:
             if not self._changed:
                 self._db.execute("BEGIN IMMEDIATE")
                 self._changed = True
-            return self._db.execute(statement, values).rowcount
+            return self._db.execute(statement, values)
         except sqlite3.Error as error:
             # Half of a change may be in, and others share the transaction: nobody's is committed.
             self._failure = error
@@ -239,6 +280,21 @@ class Store:
         self._changed = False
         obsolete, self._obsolete, self._fresh = self._obsolete, [], []
         self.discard(obsolete)
+        if self._frees:
+            self._frees = False
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """Shorten the database where much of it is free."""
+        try:
+            (free,), (page_bytes,) = (
+                self._db.execute(f"PRAGMA {each}").fetchone() for each in ("freelist_count", "page_size")
+            )
+            excess = free - FREE_BYTES // page_bytes
+            if excess > 0:
+                self._db.executescript(f"PRAGMA incremental_vacuum({excess})")  # `execute` frees one page only
+        except sqlite3.Error:
+            pass  # it costs room, nothing else; the next deletion tries again
 
     def rollback(self) -> None:
         if self._changed:
@@ -246,7 +302,7 @@ class Store:
                 self._db.execute("ROLLBACK")
             except sqlite3.Error:
                 pass  # SQLite has rolled back by itself
-        self._changed = False
+        self._changed = self._frees = False
         self._names = {name for name, _ in self.buckets()}
         fresh, self._fresh, self._obsolete = self._fresh, [], []
         self.discard((name, 0) for name in fresh)
@@ -292,7 +348,22 @@ class Store:
         row = self.object(bucket, key)
         return row if row is not None and self.is_whole(row) else None
 
-    def put(self, bucket: str, row: Object) -> None:
+    def content(self, row: Object) -> bytes | None:
+        """The bytes of an object that is short; None where they are in its files.
+
+        Raises: Fault where it has neither any more.
+        """
+        if row.content is None:
+            return None
+        found = self._db.execute("SELECT bytes FROM content WHERE id = ?", (row.content,)).fetchone()
+        if found is None or len(found[0]) != row.size:
+            raise Fault("InternalError", "The object's content is not in the index: it is damaged.")
+        return found[0]
+
+    def put(self, bucket: str, row: Object, content: bytes | None = None) -> None:
+        """Store an object: its `content` if it is short, else the files that `row` names, which were flushed."""
+        if content is not None:
+            row.content = self._change("INSERT INTO content (bytes) VALUES (?)", (content,)).lastrowid
         values = (
             bucket,
             row.key,
@@ -303,19 +374,24 @@ class Store:
             json.dumps(row.checksums) if row.checksums else "{}",
             json.dumps(row.files),
             row.upload,
+            row.content,
         )
         # Most keys are new, so the old row is looked for only where there is one.
-        if not self._change(f"INSERT OR IGNORE INTO object (bucket, {COLUMNS}) {NINE_VALUES}", values):
+        if not self._change(f"INSERT OR IGNORE INTO object (bucket, {COLUMNS}) {TEN_VALUES}", values).rowcount:
             self.forget(bucket, row.key)
-            self._change(f"INSERT INTO object (bucket, {COLUMNS}) {NINE_VALUES}", values)
+            self._change(f"INSERT INTO object (bucket, {COLUMNS}) {TEN_VALUES}", values)
         self._fresh += [name for name, _ in row.files]
 
     def forget(self, bucket: str, key: bytes) -> None:
         """Delete an object, if there is one."""
-        found = self._db.execute("SELECT files FROM object WHERE bucket = ? AND key = ?", (bucket, key)).fetchone()
-        if found:
-            self._change("DELETE FROM object WHERE bucket = ? AND key = ?", (bucket, key))
-            self._obsolete += json.loads(found[0])
+        row = self.object(bucket, key)
+        if row is None:
+            return
+        self._change("DELETE FROM object WHERE bucket = ? AND key = ?", (bucket, key))
+        self._obsolete += row.files
+        if row.content is not None:
+            self._change("DELETE FROM content WHERE id = ?", (row.content,))
+            self._frees = True
 
     def objects(self, bucket: str, start: bytes, end: bytes | None, limit: int) -> Iterator[Object]:
         """Objects with `start` <= key < `end`, in order of their keys' bytes."""
@@ -388,12 +464,35 @@ class Store:
         self._change("DELETE FROM upload WHERE id = ?", (upload_id,))
 
 
-def _connected(path: str) -> sqlite3.Connection:
+def _connected(path: str, flushes: bool) -> sqlite3.Connection:
+    is_new = not os.path.exists(path)
     db = sqlite3.connect(path, isolation_level=None, timeout=10, cached_statements=64)
+    if is_new:
+        db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
     db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = NORMAL")
+    db.execute(f"PRAGMA synchronous = {'FULL' if flushes else 'NORMAL'}")
+    db.execute("PRAGMA fullfsync = ON")  # macOS: as libdeadline.disk does it; elsewhere without meaning
+    page_bytes = db.execute("PRAGMA page_size").fetchone()[0]
+    db.execute(f"PRAGMA wal_autocheckpoint = {LOG_BYTES // page_bytes}")
+    db.execute(f"PRAGMA journal_size_limit = {LOG_BYTES * 4}")
     db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     return db
+
+
+def _make_schema(db: sqlite3.Connection) -> None:
+    """Make the tables, or bring those of an older version up to this one's.
+
+    Raises: Newer; sqlite3.Error, and the index is as it was.
+    """
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > VERSION:
+        raise Newer(version)
+    if version == VERSION:
+        return
+    is_new = not db.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
+    change = "" if is_new else "ALTER TABLE object ADD COLUMN content INTEGER;"
+    db.executescript(f"BEGIN IMMEDIATE; {change} {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
 
 
 def _locked(path: str) -> int:
@@ -418,7 +517,7 @@ def _locked(path: str) -> int:
 
 
 def _object(row: tuple[Any, ...]) -> Object:
-    key, size, etag, modified, headers, checksums, files, upload = row
+    key, size, etag, modified, headers, checksums, files, upload, content = row
     return Object(
         key,
         size,
@@ -428,6 +527,7 @@ def _object(row: tuple[Any, ...]) -> Object:
         json.loads(checksums) if checksums != "{}" else {},
         json.loads(files),
         upload,
+        content,
     )
 
 
