@@ -67,52 +67,70 @@ def test_a_retry_after_a_crash_makes_no_second_resource(farmd: Any) -> None:
 
 
 def test_the_connections_are_as_the_page_says(tmp_path: Path) -> None:
-    """The writer's: WAL and synchronous=FULL, as dl-farmd(8) promises."""
+    """The writers', of jobs and of logs: WAL and synchronous=FULL, as dl-farmd(8) promises."""
+    from queue import SimpleQueue
+
     from dl_tools.dl_farmd.farm import Farm
+    from dl_tools.dl_farmd.logs import Logs
 
     farm = Farm(tmp_path, lambda message: None)
     farm.logs = SimpleNamespace(close=lambda: None)
-    assert farm.db.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
-    assert farm.db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
-    assert farm.db.execute("PRAGMA foreign_keys").fetchone()[0] == 1
+    farm.loop = SimpleNamespace(call_soon_threadsafe=lambda send: send())
+    logs, answers = Logs(tmp_path / "logs.sqlite", farm), SimpleQueue()
+    levels = ("synchronous", "journal_mode", "foreign_keys")
+    ask = [lambda db, level=level: db.execute(f"PRAGMA {level}").fetchone()[0] for level in levels]
+    for question in ask:
+        logs._queue.put((question, answers.put))
+    logs.close()
+    full = [2, "wal", 1]
+    assert [question(farm.db) for question in ask] == full
+    assert [answers.get(timeout=10) for _ in ask] == full
     farm.close()
     page = (Path(__file__).parents[2] / "man" / "man8" / "dl-farmd.8").read_text()
     assert "SQLite database in WAL mode with synchronous=FULL" in page
+    assert "logs: another one, likewise in WAL mode with synchronous=FULL" in page
 
 
-def test_nothing_is_answered_before_it_is_on_the_disk(farmd: Any) -> None:
-    """Between what is written to the write-ahead log and the answer there is a flush of that file."""
+def test_nothing_is_answered_before_it_is_on_the_disk(farmd: Any, tmp_path: Path) -> None:
+    """Between what is written to the write-ahead logs and the answer there is a flush of that file."""
     import re
 
     if not shutil.which("strace"):
         pytest.skip("strace is not installed")
     client = farmd.client()
     client.create_farm(displayName="warm")
+    logs = farmd.client("logs")
+    logs.create_log_group(logGroupName="traced")
+    logs.create_log_stream(logGroupName="traced", logStreamName="s")
     calls = "trace=pwrite64,fsync,fdatasync,sendto,sendmsg,write"
-    trace = subprocess.Popen(
-        ["strace", "-f", "-y", "-s", "12", "-e", calls, "-p", str(farmd.process.pid)], stderr=subprocess.PIPE, text=True
-    )
+    words = ["strace", "-f", "-y", "-s", "12", "-e", calls, "-o", tmp_path / "traced", "-p", str(farmd.process.pid)]
+    trace = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     assert trace.stderr is not None
     if "attached" not in (first := trace.stderr.readline()):
         trace.wait()
         pytest.skip(f"strace may not attach: {first}")
     for _ in range(20):
         client.create_farm(displayName="f")
+    for number in range(20):
+        event = {"timestamp": int(time.time() * 1000), "message": str(number)}
+        logs.put_log_events(logGroupName="traced", logStreamName="s", logEvents=[event])
     trace.send_signal(signal.SIGINT)
-    answers, dirty = 0, set()
-    for line in trace.stderr.read().splitlines():
-        found = re.match(r"(?:\[pid +\d+\] )?(\w+)\(\d+<([^>]*)>", line)
+    trace.communicate()
+    answers, dirty, written = 0, set(), set()
+    for line in (tmp_path / "traced").read_text().splitlines():
+        found = re.match(r"\d+ +(\w+)\(\d+<([^>]*)>", line)
         if found is None:
             continue
         call, path = found.groups()
-        if call == "pwrite64" and path.endswith("farm.sqlite-wal"):
+        if call == "pwrite64" and path.endswith(("farm.sqlite-wal", "logs.sqlite-wal")):
             dirty.add(path)
+            written.add(Path(path).name)
         elif call in ("fsync", "fdatasync"):
             dirty.discard(path)
         elif '"HTTP/1.1 200' in line:
             answers += 1
             assert not dirty, line
-    assert answers >= 20
+    assert answers >= 40 and written == {"farm.sqlite-wal", "logs.sqlite-wal"}
 
 
 def test_each_acknowledged_write_is_in_the_log_where_it_was_when_it_was_answered(tmp_path: Path) -> None:

@@ -313,4 +313,9 @@ def test_the_store_is_bounded(tmp_path: Path, start_farmd: Any) -> None:
     assert kept == [f"{batch}.{n}" for batch in range(12) for n in range(9)][-len(kept) :]
     assert 20 <= len(kept) <= 45
     assert server.stop() == 0
-    assert (folder / "logs.sqlite").stat().st_size < 8_000_000
+    assert 2_000_000 < (folder / "logs.sqlite").stat().st_size < 8_000_000
+    (folder / "config.json").write_text(json.dumps({"settings": {"logs_max_bytes": 400_000}}))
+    server.start()
+    put(server.client("logs"), busy, (99, "x" * 100_000))
+    assert server.stop() == 0
+    assert (folder / "logs.sqlite").stat().st_size < 800_000
