@@ -148,7 +148,9 @@ class Pool(Generic[T]):
         if quickest is None:
             return FIRST_THREADS
         if quickest < FAR_S:
-            return max(FIRST_THREADS, min(NEAR_THREADS, int(quickest / NEAR_THREAD_S)))
+            # What answers at once when it is asked may still take its time to store.
+            slowest = max(self._s3.quickest_by_method.values())
+            return max(FIRST_THREADS, min(NEAR_THREADS, int(slowest / NEAR_THREAD_S)))
         return max(FAR_THREADS, min(MOST_THREADS, int(quickest / THREAD_S)))
 
     def _start(self) -> None:
