@@ -83,6 +83,9 @@ def test_an_old_farm_goes_on(schema: Path, tmp_path: Path, start_farmd: Any) -> 
     client = farmd.client()
     ids = {"farmId": farm, "queueId": queue, "jobId": job}
     assert client.get_job(**ids)["taskRunStatusCounts"]["RUNNING"] == 1
+    falling = [{"parameterSort": {"name": "N", "sortOrder": "DESCENDING"}}]
+    page = client.search_tasks(farmId=farm, queueIds=[queue], jobId=job, itemOffset=0, sortExpressions=falling)
+    assert [each["parameters"]["N"]["int"] for each in page["tasks"]] == ["5", "4", "3", "2", "1"]
     # The worker that was in the middle of it reports, and is given nothing twice.
     worker = SimulatedWorker(client, farm, fleet)
     worker.ids["workerId"] = worker_id

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from dl_tools.dl_farmd import search
 from dl_tools.dl_farmd.errors import Validation
-from dl_tools.dl_farmd.search import Field, Target
+from dl_tools.dl_farmd.search import Field, JsonParameters, Target
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 NAMES = ("shot one", "Shot Two", "", "über", "50%", "a_b", "wow!", 'say "a"')
 TARGET = Target(
-    select="SELECT jobs.* FROM jobs",
+    columns="jobs.*",
+    source="FROM jobs",
     key="jobs.job",
     fields={
         "NAME": Field("jobs.name"),
@@ -26,8 +27,8 @@ TARGET = Target(
         "CREATED_BY": Field("jobs.created_by"),
     },
     terms=("jobs.name", "jobs.created_by"),
-    order="jobs.job DESC",
-    parameters="jobs.parameters",
+    order=("-jobs.job",),
+    parameters=lambda db, where, args: JsonParameters("jobs.parameters"),
 )
 ROWS = st.lists(
     st.fixed_dictionaries(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from . import auth, capabilities, lookup, pages, store, templates
+from . import auth, capabilities, lookup, pages, spaces, store, templates
 from .errors import Conflict, ResourceNotFound, ServiceError, Validation
 from .operations import Call, operation
 from .run_status import (
@@ -222,6 +222,7 @@ def _write(farm: Any, db: sqlite3.Connection, job: int, made: templates.JobRows)
         number = store.value(db, "SELECT last_insert_rowid()")
         numbers.append(number)
         _write_environments(db, job, number, f"STEP:{step_id}", step.environments)
+        spaces.write(db, number, step.values)
         tasks = enumerate(step.tasks)
         while batch := list(islice(tasks, room)):
             db.executemany(

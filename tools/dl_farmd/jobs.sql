@@ -139,6 +139,15 @@ CREATE INDEX tasks_ready ON tasks (step, attempts, number) WHERE status = 'READY
 CREATE INDEX tasks_by_status ON tasks (step, status, number);
 CREATE INDEX tasks_chunked ON tasks (step, chunk_group, chunk_value) WHERE chunk_group IS NOT NULL;
 
+-- What spaces.py tells of the tasks' parameters without them.
+CREATE TABLE task_parameters (
+    step INTEGER NOT NULL REFERENCES steps ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    stride INTEGER NOT NULL,                 -- tasks in a row with the same value
+    content JSON NOT NULL,                   -- the values in turn: texts, or ranges [first, end, step]
+    PRIMARY KEY (step, name)
+) WITHOUT ROWID;
+
 CREATE TABLE workers (
     worker INTEGER PRIMARY KEY AUTOINCREMENT,
     worker_id TEXT NOT NULL UNIQUE,

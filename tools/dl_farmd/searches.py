@@ -8,12 +8,14 @@ Source: spec/service.md section 12.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from typing import Any
 
 from . import jobs, lookup, search, steps, tasks, workers
 from .operations import Call, operation
 from .search import Field
+from .task_values import TaskValues
 
 
 def _times(table: str) -> dict[str, Field]:
@@ -21,7 +23,8 @@ def _times(table: str) -> dict[str, Field]:
 
 
 JOBS = search.Target(
-    select="SELECT jobs.* FROM jobs",
+    columns="jobs.*",
+    source="FROM jobs",
     key="jobs.job",
     fields={
         "NAME": Field("jobs.name"),
@@ -42,12 +45,12 @@ JOBS = search.Target(
         **_times("jobs"),
     },
     terms=("jobs.name", "jobs.job_id", "jobs.created_by"),
-    order="jobs.job DESC",
-    parameters="jobs.parameters",
+    order=("-jobs.job",),
+    parameters=lambda db, where, args: search.JsonParameters("jobs.parameters"),
 )
 STEPS = search.Target(
-    select=f"SELECT {lookup.STEP_COLUMNS}, jobs.job_id, jobs.queue_id, jobs.created_by"
-    " FROM jobs CROSS JOIN steps USING (job)",
+    columns=f"{lookup.STEP_COLUMNS}, jobs.job_id, jobs.queue_id, jobs.created_by",
+    source="FROM jobs CROSS JOIN steps USING (job)",
     key="jobs.job, steps.step",
     fields={
         "NAME": Field("steps.name"),
@@ -64,16 +67,27 @@ STEPS = search.Target(
         **_times("steps"),
     },
     terms=("steps.name", "steps.step_id", "jobs.job_id", "jobs.created_by"),
-    order="jobs.job DESC, steps.position",
+    order=("-jobs.job", "steps.position"),
 )
-TASK_ID = "'task-' || substr(steps.step_id, 6) || '-' || tasks.number"
+_TASKS = "FROM jobs CROSS JOIN steps USING (job){} CROSS JOIN tasks USING (step)"
+
+
+def _split_task_id(text: str) -> tuple[str, str]:
+    found = re.fullmatch("task-([0-9a-f]{32})-([0-9]+)", text)
+    return (f"step-{found[1]}", found[2]) if found else ("", "")
+
+
 TASKS = search.Target(
-    select="SELECT tasks.*, steps.step_id, steps.created_at, jobs.job_id, jobs.queue_id, jobs.created_by,"
-    " sessions.session_id FROM jobs CROSS JOIN steps USING (job) CROSS JOIN tasks USING (step)"
-    " LEFT JOIN sessions ON sessions.session = tasks.session",
+    columns="tasks.*, steps.step_id, steps.created_at, jobs.job_id, jobs.queue_id, jobs.created_by,"
+    " (SELECT session_id FROM sessions WHERE sessions.session = tasks.session) AS session_id",
+    source=_TASKS.format(""),
     key="jobs.job, steps.step, tasks.number",
     fields={
-        "TASK_ID": Field(TASK_ID),
+        "TASK_ID": Field(
+            "'task-' || substr(steps.step_id, 6) || '-' || tasks.number",
+            parts=("steps.step_id", "tasks.number || ''"),
+            split=_split_task_id,
+        ),
         "STEP_ID": Field("steps.step_id"),
         "JOB_ID": Field("jobs.job_id"),
         "QUEUE_ID": Field("jobs.queue_id"),
@@ -86,17 +100,15 @@ TASKS = search.Target(
         "UPDATED_BY": Field("tasks.updated_by"),
         **_times("tasks"),
     },
-    terms=((TASK_ID, "tasks.number"),),
-    outer=(
-        "tasks.step IN (SELECT step FROM steps JOIN jobs USING (job) WHERE {})",
-        ("'task-' || substr(step_id, 6)", "step_id", "job_id", "created_by"),
-    ),
+    terms=(),  # of ids: TaskValues looks at them, too
     # By the outer table's column, or SQLite sorts all tasks of the queue before it gives the first.
-    order="jobs.job DESC, steps.position, tasks.number",
-    parameters="tasks.parameters",
+    order=("-jobs.job", "steps.position", "tasks.number"),
+    parameters=TaskValues,
+    placed=_TASKS.format(" LEFT JOIN places ON places.place_of = steps.step"),
 )
 WORKERS = search.Target(
-    select="SELECT workers.* FROM workers",
+    columns="workers.*",
+    source="FROM workers",
     key="workers.worker",
     fields={
         "STATUS": Field("workers.status"),
@@ -109,7 +121,7 @@ WORKERS = search.Target(
         "UPDATED_BY": Field("workers.updated_by"),
     },
     terms=("workers.worker_id", "workers.fleet_id", "workers.status", "json_extract(workers.host, '$.hostName')"),
-    order="workers.worker DESC",
+    order=("-workers.worker",),
 )
 
 

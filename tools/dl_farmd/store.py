@@ -22,6 +22,8 @@ import orjson
 from libdeadline import statuses
 from libdeadline.errors import Trouble
 
+from . import spaces
+
 SCRIPTS = ("resources.sql", "jobs.sql")
 DISK_TROUBLE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 Migration = Callable[[sqlite3.Connection], None] | str
@@ -38,9 +40,26 @@ CREATE TABLE changes (
 CREATE INDEX changes_by_job ON changes (job);
 """
 
+ADD_TASK_PARAMETERS = """
+CREATE TABLE task_parameters (
+    step INTEGER NOT NULL REFERENCES steps ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    stride INTEGER NOT NULL,
+    content JSON NOT NULL,
+    PRIMARY KEY (step, name)
+) WITHOUT ROWID;
+"""
+
+
+def add_task_parameters(db: sqlite3.Connection) -> None:
+    """Add the table, with what the tasks that there are have."""
+    _run_statements(db, ADD_TASK_PARAMETERS)
+    spaces.write_all(db)
+
+
 # A step from schema version n (its index + 1) to n + 1: SQL, or a function. A new farm starts from the scripts at
 # the newest version; an old one is brought there step by step, all in one transaction.
-MIGRATIONS: list[Migration] = [ADD_CHANGES]
+MIGRATIONS: list[Migration] = [ADD_CHANGES, add_task_parameters]
 
 
 def encode(document: Any) -> str:

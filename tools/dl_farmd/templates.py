@@ -14,6 +14,8 @@ from typing import Any
 
 import orjson
 
+from . import spaces
+
 EXTENSIONS = ("TASK_CHUNKING", "REDACTED_ENV_VARS", "FEATURE_BUNDLE_1", "EXPR", "WRAP_ACTIONS")
 SCHEMA_VERSION = "jobtemplate-2023-09"
 MAX_TASKS = 1_000_000  # a job
@@ -70,7 +72,7 @@ class StepRow:
 
     `tasks` gives once, as they are needed, each task's parameters as JSON text, and for chunked steps its group and
     value: a million of them would not be held in memory.
-    `chunks` is {parameter, size, target_s, contiguous}.
+    `chunks` is {parameter, size, target_s, contiguous}, `values` the (stride, content) of parameters: see spaces.py.
     """
 
     name: str
@@ -79,6 +81,7 @@ class StepRow:
     requirements: dict[str, Any] | None = None
     space: dict[str, Any] | None = None
     chunks: dict[str, Any] | None = None
+    values: dict[str, tuple[int, list[Any]]] = field(default_factory=dict)
     symbol_table: str | None = None
     dependencies: list[int] = field(default_factory=list)
     environments: list[EnvironmentRow] = field(default_factory=list)
@@ -275,8 +278,23 @@ def _add_tasks(row: StepRow, step: Any, total: int) -> int:
         raise Refused(TOO_MANY)
     if not row.count:
         raise Refused(f"Step '{row.name}' has no tasks: a range of its parameter space is empty.")
+    strides = spaces.strides(
+        row.space.get("combination"), {name: len(each.range) for name, each in definitions.items()}
+    )
+    row.values = {name: (strides[name], _content(each.range)) for name, each in definitions.items()}
     row.tasks = _tasks(sets, kinds) if chunked is None else _chunked_tasks(sets, kinds, chunked)
     return total + row.count
+
+
+def _content(values: Any) -> list[Any]:
+    """A list, or an IntRangeExpr, as spaces.py keeps it."""
+    if isinstance(values, list):
+        return [str(value) for value in values]
+    found = []
+    for each in values.ranges:
+        step = each[1] - each[0] if len(each) > 1 else 1
+        found.append(range(each[0], each[0] + step * len(each), step))
+    return spaces.ranges(found)
 
 
 def _tasks(sets: Any, kinds: dict[str, str]) -> Iterator[Task]:
